@@ -1,0 +1,410 @@
+"""The one training loop of the course.
+
+``fit(method, data)`` goes through the data epoch by epoch, measures after each, and returns a
+:class:`History`. It knows no method by name: a method says what its loss is (see
+``methods/base.py``), and never meets a true label. Explained in lesson 00.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Augment, Batch, Batches, Images
+from .history import COLUMNS, History
+from .methods.base import Method
+from .models import NETWORKS
+
+__all__ = ["DivergedError", "History", "fit", "find_device", "predict"]
+
+PREDICT_BATCH = 2048  # large enough to keep a device busy, small enough for a laptop's memory
+PROGRESS_DELAY = 2.0  # seconds: shorter runs show no bar
+
+OptimizerMaker = Callable[[list], torch.optim.Optimizer]
+ScheduleMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+NetworkMaker = Callable[[tuple[int, int, int], int], nn.Module]
+
+
+class DivergedError(RuntimeError):
+    """The loss is no finite number any more. What was measured before is kept in ``.history``."""
+
+    def __init__(self, message: str, history: History) -> None:
+        """Keep the finished epochs beside the message."""
+        super().__init__(message)
+        self.history = history
+
+
+class _StopRequested(Exception):  # noqa: N818 - a signal, not an error
+    """Leaves an epoch when somebody pressed Stop."""
+
+
+def find_device() -> torch.device:
+    """Return CUDA or MPS when torch can use it, else the CPU; NLCOURSE_DEVICE overrules."""
+    if chosen := os.environ.get("NLCOURSE_DEVICE"):
+        return torch.device(chosen)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def fit(
+    method: Method,
+    data,
+    *,
+    network: str | NetworkMaker = "mlp",
+    epochs: int = 30,
+    lr: float = 0.05,
+    batch_size: int = 64,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    optimizer: OptimizerMaker | None = None,
+    schedule: ScheduleMaker | None = None,
+    augment: Augment | None = None,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    checkpoint: str | Path | None = None,
+    stop: threading.Event | None = None,
+    on_epoch: Callable[[History], None] | None = None,
+) -> History:
+    """Train a method on a data set with given labels and measure it after every epoch.
+
+    The same seed gives the same numbers again on the same machine. Stopping (the ■ button, `stop`)
+    ends the run cleanly: finished epochs stay in the history, whose ``stopped`` says why. With
+    `checkpoint`, a run that was stopped or killed goes on from its last finished epoch and ends
+    with the numbers of a run that was never interrupted.
+
+    Args:
+        method: what to train; it gets fresh networks.
+        data: a :class:`~nlcourse.datasets.Dataset` with given labels. Its true labels are used for
+            measuring only.
+        network: a name of ``models.NETWORKS``, or a callable ``(image_shape, num_classes) ->
+            network``.
+        epochs: passes through the training set, from 1.
+        lr: learning rate of the SGD that is used unless `optimizer` is given.
+        batch_size: examples in a batch.
+        momentum: momentum of that SGD.
+        weight_decay: l2 penalty of that SGD.
+        optimizer: for another optimizer, a callable from parameters, e.g.
+            ``functools.partial(torch.optim.Adam, lr=1e-3)``; `lr`, `momentum` and `weight_decay`
+            are then not used.
+        schedule: a callable from the optimizer to a torch schedule that is stepped once an epoch.
+        augment: random changes to the training images.
+        seed: decides the first weights, the order of the examples and every other random choice.
+        device: where to train; found by :func:`find_device` when left out.
+        progress: show a bar with the time left when the run takes longer than two seconds.
+        checkpoint: a file that is renewed after every epoch and continued from when it is there.
+        stop: an event that ends the run at the next step when somebody sets it.
+        on_epoch: called with the history after every epoch, in this thread.
+
+    Returns:
+        The history: one row an epoch. The trained networks are in ``method.networks``.
+
+    Raises:
+        DivergedError: the loss became infinite or no number.
+        ValueError: a setting is out of its range, or the checkpoint belongs to another run.
+    """
+    if epochs < 1:
+        raise ValueError(f"Expected `epochs` of at least 1, got {epochs}")
+    if optimizer is None:
+        if not (lr > 0 and math.isfinite(lr)):
+            raise ValueError(f"Expected a learning rate `lr` above 0, got {lr}")
+        optimizer = functools.partial(
+            torch.optim.SGD, lr=lr, momentum=momentum, weight_decay=weight_decay
+        )
+    device = torch.device(device) if device is not None else find_device()
+    make_network = _network_maker(network, data)
+    settings = {
+        "method": _describe(method),
+        "network": _describe(network),
+        "data": data.name,
+        "batch_size": batch_size,
+        "optimizer": _describe(optimizer),
+        "schedule": _describe(schedule),
+        "augment": repr(augment),
+        "seed": seed,
+        "device": device.type,
+    }
+    with _own_random_state(device, seed):
+        run = _Run(
+            method, data, make_network, optimizer, schedule, augment, batch_size, device, seed
+        )
+        run.history.settings = settings | {"epochs": epochs}
+        if checkpoint is not None:
+            run.resume(Path(checkpoint), settings | {"examples": _fingerprint(data)})
+        return _train(run, epochs, progress, checkpoint, stop, on_epoch)
+
+
+def _train(run: _Run, epochs: int, progress: bool, checkpoint, stop, on_epoch) -> History:
+    """Train until the last epoch, a stop or a divergence; the history survives all three."""
+    history = run.history
+    bar = _progress_bar(epochs * len(run.batches), len(history) * len(run.batches), progress)
+    try:
+        while len(history) < epochs:
+            run.train_epoch(stop, bar)
+            row = history.last
+            bar.n = len(history) * len(run.batches)
+            bar.set_postfix_str(f"test accuracy {100 * row['test_accuracy']:.1f} %", refresh=False)
+            if checkpoint is not None:
+                run.save(Path(checkpoint))
+            if on_epoch is not None:
+                on_epoch(history)
+    except (_StopRequested, KeyboardInterrupt) as request:
+        how = "stopped" if isinstance(request, _StopRequested) else "interrupted"
+        history.stopped = f"{how} in epoch {len(history) + 1} of {epochs}"
+    finally:
+        run.method.eval()
+        bar.close()
+    return history
+
+
+class _Run:
+    """Everything that one run moves: networks, optimizer, batches, random state, history."""
+
+    def __init__(
+        self, method, data, make_network, optimizer, schedule, augment, batch_size, device, seed
+    ) -> None:
+        self.device = device
+        self.generator = torch.Generator(device).manual_seed(seed)
+        self.method = method
+        method.build(make_network, len(data.labels), data.num_classes)
+        method.generator = self.generator
+        method.to(device)
+        if device.type == "cuda":
+            method.to(memory_format=torch.channels_last)
+        self.optimizer = optimizer(list(method.parameters()))
+        self.schedule = schedule(self.optimizer) if schedule is not None else None
+        images = Images(data.images, data.mean, data.std, device)
+        self.batches = Batches(
+            images,
+            data.labels,
+            batch_size=batch_size,
+            generator=self.generator,
+            augment=augment,
+        )
+        self.measure = _Measure(data, images, device)
+        self.history = History()
+
+    def train_epoch(self, stop: threading.Event | None, bar) -> None:
+        """Train one epoch, measure it and add a row to the history."""
+        began = time.perf_counter()
+        method, epoch = self.method, len(self.history)
+        method.epoch = epoch
+        method.selected.zero_()
+        method.train()
+        # Losses add up on the device: reading one inside the epoch would make the processor wait
+        # for it.
+        total = torch.zeros((), device=self.device)
+        seen = 0
+
+        def step(loss: Callable[[Batch], Tensor], batch: Batch) -> None:
+            nonlocal seen
+            if stop is not None and stop.is_set():
+                raise _StopRequested
+            self.optimizer.zero_grad()
+            with self._precision():
+                value = loss(batch)
+            value.backward()
+            self.optimizer.step()
+            total.add_(value.detach(), alpha=len(batch.index))
+            seen += len(batch.index)
+            bar.update()
+
+        lr = self.optimizer.param_groups[0]["lr"]
+        method.train_epoch(self.batches, step)
+        train_loss = total.item() / max(seen, 1)
+        if not math.isfinite(train_loss):
+            raise DivergedError(
+                f"The training loss is {train_loss} in epoch {epoch + 1}, at learning rate {lr:g}: "
+                f"the run diverged. Try a smaller learning rate, for example {lr / 10:g}.",
+                self.history,
+            )
+        if self.schedule is not None:
+            self.schedule.step()
+        row = dict.fromkeys(COLUMNS, math.nan) | self.measure(method)
+        row |= {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss}
+        row["seconds"] = time.perf_counter() - began
+        self.history.rows.append(row)
+
+    def _precision(self):
+        # bfloat16 halves memory and time on a GPU; a processor gains nothing from it at classroom
+        # size.
+        if self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def save(self, path: Path) -> None:
+        """Renew the checkpoint. A kill in the middle leaves the old one whole."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {
+            "settings": self._settings,
+            "rows": self.history.rows,
+            "method": self.method.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict() if self.schedule is not None else None,
+            "generator": self.generator.get_state(),
+            "random_state": _random_state(self.device),
+        }
+        unfinished = path.with_name(path.name + ".unfinished")
+        torch.save(state, unfinished)
+        os.replace(unfinished, path)
+
+    def resume(self, path: Path, settings: dict) -> None:
+        """Go on from the checkpoint if there is one, and refuse that of another run."""
+        self._settings = settings
+        if not path.exists():
+            return
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            there = state["settings"]
+        except Exception as error:
+            raise ValueError(f"{path} is no checkpoint of nlcourse, or damaged: {error}") from error
+        for name, here in settings.items():
+            if there.get(name) != here:
+                raise ValueError(
+                    f"The checkpoint {path} belongs to another run: its {name} is "
+                    f"{there.get(name)}, this run's is {here}. Choose another file, or delete "
+                    "that one to begin again."
+                )
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None:
+            self.schedule.load_state_dict(state["schedule"])
+        self.generator.set_state(state["generator"])
+        _set_random_state(self.device, state["random_state"])
+        self.history.rows = state["rows"]
+
+
+class _Measure:
+    """Measures a method after an epoch. The only place that knows true labels."""
+
+    def __init__(self, data, images: Images, device: torch.device) -> None:
+        self.images = images
+        self.test_images = Images(data.test_images, data.mean, data.std, device)
+        self.given = data.labels.to(device)
+        self.true = data.true_labels.to(device)
+        self.test_labels = data.test_labels.to(device)
+        self.wrong = self.given != self.true
+
+    def __call__(self, method: Method) -> dict[str, float]:
+        method.eval()
+        predicted = predict(method, self.images)
+        as_given, as_true = predicted == self.given, predicted == self.true
+        shares = {
+            "given_accuracy": _share(as_given),
+            "true_accuracy": _share(as_true),
+            "clean_accuracy": _share(as_true, ~self.wrong),
+            "test_accuracy": _share(predict(method, self.test_images) == self.test_labels),
+            "wrong_as_true": _share(as_true, self.wrong),
+            "wrong_as_given": _share(as_given, self.wrong),
+            "wrong_as_other": _share(~as_true & ~as_given, self.wrong),
+        }
+        if method.selects:
+            chosen = method.selected
+            right = chosen & ~self.wrong
+            shares["label_precision"] = right.sum() / chosen.sum()
+            shares["label_recall"] = right.sum() / ((~self.wrong).sum() * len(chosen))
+        # One wait for the device an epoch, for all numbers together.
+        measured = torch.stack(list(shares.values())).tolist()
+        return dict(zip(shares, measured, strict=True))
+
+
+def _share(flags: Tensor, among: Tensor | None = None) -> Tensor:
+    if among is None:
+        return flags.float().mean()
+    return (flags & among).sum() / among.sum()  # nan when there is none
+
+
+@torch.no_grad()
+def predict(method: nn.Module, images: Images) -> Tensor:
+    """Return the predicted class of every image, int64 ``(n,)``, without augmentation.
+
+    The method stays in the mode it is in; call ``method.eval()`` first.
+    """
+    chunks = range(0, len(images), PREDICT_BATCH)
+    return torch.cat(
+        [method(images.get(slice(at, at + PREDICT_BATCH))).argmax(dim=1) for at in chunks]
+    )
+
+
+def _network_maker(network: str | NetworkMaker, data) -> Callable[[], nn.Module]:
+    if isinstance(network, str):
+        if network not in NETWORKS:
+            raise ValueError(f"No network is called {network!r}; there are {', '.join(NETWORKS)}")
+        network = NETWORKS[network]
+    return functools.partial(network, data.image_shape, data.num_classes)
+
+
+def _progress_bar(total: int, done: int, wanted: bool):
+    # Imported here: the core needs no tqdm to import, and a run without a bar none at all.
+    from tqdm.auto import tqdm
+
+    return tqdm(
+        total=total,
+        initial=done,
+        unit="step",
+        delay=PROGRESS_DELAY,
+        leave=False,
+        disable=not wanted,
+        mininterval=0.2,
+    )
+
+
+@contextlib.contextmanager
+def _own_random_state(device: torch.device, seed: int):
+    """Give the run its own global random state (dropout draws from it) and put the old one back."""
+    before = _random_state(device)
+    torch.manual_seed(seed)
+    try:
+        yield
+    finally:
+        _set_random_state(device, before)
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type != "cpu":
+        state[device.type] = torch.get_device_module(device).get_rng_state()
+    return state
+
+
+def _set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type in state and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state[device.type])
+
+
+def _describe(value) -> str:
+    """Return a name for a setting that is the same in every process (a repr holds addresses)."""
+    if isinstance(value, functools.partial):
+        arguments = [repr(value) for value in value.args]
+        arguments += [f"{name}={_describe(value)}" for name, value in value.keywords.items()]
+        return f"{_describe(value.func)}({', '.join(arguments)})"
+    if isinstance(value, Method):
+        plain = {
+            name: setting
+            for name, setting in vars(value).items()
+            if isinstance(setting, (bool, int, float, str))
+            and name not in ("training", "epoch", "selects", "num_classes")
+        }
+        arguments = ", ".join(f"{name}={setting!r}" for name, setting in plain.items())
+        return f"{type(value).__name__}({arguments})"
+    return getattr(value, "__qualname__", None) or repr(value)
+
+
+def _fingerprint(data) -> str:
+    """Return a short checksum of what the run learns from."""
+    digest = hashlib.sha256()
+    for tensor in (data.images, data.labels):
+        digest.update(tensor.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
