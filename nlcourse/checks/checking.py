@@ -1,0 +1,115 @@
+"""``fn = check(fn)``: the line below the student's cell, and what the notebook sees of it.
+
+Three outcomes: not yet, not right, right.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from . import memory
+from .engine import Verdict, examine
+from .exercise import Exercise, find
+
+
+class CheckFailed(AssertionError):
+    """The exercise is not right, or in strict mode still blank.
+
+    A notebook shows the few lines of the message and no traceback; the cell fails all the same.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return str(self).splitlines()
+
+
+def check(function: Callable[..., Any], number: str | None = None) -> Callable[..., Any]:
+    """Say whether a student's function is right.
+
+    In a cell: ``small_loss_indices = check(small_loss_indices)``.
+
+    Args:
+        function: what the student wrote; the exercise is found by its name.
+        number: the exercise ("7.2"), for a function with another name.
+
+    Returns:
+        The function when it is right; the course's own while it is blank.
+
+    Raises:
+        CheckFailed: it is not right, or blank with ``NLCOURSE_STRICT=1``. In a notebook the name
+            is bound to the course's own version before, so that later cells go on.
+    """
+    exercise = _exercise_of(function, number)
+    if function is exercise.reference:
+        verdict = Verdict("open", 0)
+        state = "is the course's own at the moment: run your cell first"
+    else:
+        verdict = examine(exercise, function)
+        state = "is still blank" if verdict.outcome == "open" else "is not right yet"
+        memory.record(exercise, verdict)
+    memory.report(exercise, verdict)
+    if verdict.outcome == "done":
+        say(f"✓ {exercise.title}: {verdict.cases} cases. {memory.standing(exercise)}")
+        return function
+    if verdict.outcome == "open" and not strict():
+        say(f"○ {exercise.title} {state}. The course's version goes on. {help_for(exercise)}")
+        return exercise.reference
+    head = f"✗ {exercise.title} {state}" + (f": {verdict.reason}" if verdict.reason else "")
+    raise CheckFailed("\n".join([head, *verdict.lines, go_on(exercise, function)]))
+
+
+def _exercise_of(function: Any, number: str | None) -> Exercise:
+    if number is None and not callable(function):
+        raise CheckFailed(
+            f"✗ Expected the function itself, got a {type(function).__name__}.\n"
+            "  Write name = check(name), without calling the function."
+        )
+    try:
+        return find(number or function)
+    except LookupError as error:
+        raise CheckFailed(
+            f"✗ {error.args[0]}.\n"
+            "  Write name = check(name), with the name that the exercise gives the function."
+        ) from None
+
+
+def strict() -> bool:
+    """Say whether blank exercises fail too."""
+    return os.environ.get("NLCOURSE_STRICT", "") not in ("", "0")
+
+
+def say(text: str) -> None:
+    """Print, also where the console knows no check mark."""
+    try:
+        print(text)
+    except UnicodeEncodeError:
+        print(text.encode("ascii", "replace").decode())
+
+
+def help_for(exercise: Exercise) -> str:
+    """Return how to get a hint."""
+    return f'Stuck? hint("{exercise.number}")'
+
+
+def go_on(exercise: Exercise, function: Callable[..., Any]) -> str:
+    """Bind the course's version in the notebook and return the line that says so."""
+    namespace = notebook_namespace()
+    if namespace is None:
+        return f"  {help_for(exercise)}"
+    name = getattr(function, "__name__", exercise.name)
+    names = [exercise.name] if name not in namespace else list(dict.fromkeys((exercise.name, name)))
+    namespace.update(dict.fromkeys(names, exercise.reference))
+    which = " and ".join(names)
+    return (
+        f"  Later cells go on: {which} is the course's version until yours is right. "
+        f"{help_for(exercise)}"
+    )
+
+
+def notebook_namespace() -> dict[str, Any] | None:
+    """Return the names of the running notebook; None outside IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return None if shell is None else shell.user_ns

@@ -1,0 +1,55 @@
+"""Hints that grow on request: a question, a formula, two lines of code, the solution."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+from .exercise import Exercise, find
+
+LEVELS = ("a question", "the formula", "two lines of code", "the solution")
+_shown: dict[str, int] = {}  # the highest level shown in this session
+
+
+def hint(exercise: object, level: int | None = None) -> None:
+    """Print the next hint to an exercise, or that of one level.
+
+    Args:
+        exercise: its number ("7.2"), its name, or the function.
+        level: 1 a question, 2 the formula, 3 two lines of code, 4 the solution.
+
+    Raises:
+        ValueError: no such exercise or level.
+    """
+    try:
+        known = find(exercise)
+    except LookupError as error:
+        raise ValueError(error.args[0]) from None
+    if level is None:
+        level = min(_shown.get(known.number, 0) + 1, len(LEVELS))
+        _shown[known.number] = level
+    if level not in range(1, len(LEVELS) + 1):
+        raise ValueError(f"Expected `level` from 1 to {len(LEVELS)}, got {level!r}")
+    print(f"{known.title}, hint {level} of {len(LEVELS)}: {LEVELS[level - 1]}")
+    print(textwrap.indent(text_of(known, level), "    "))
+
+
+def text_of(exercise: Exercise, level: int) -> str:
+    """Return the text of a level, from 1."""
+    if level <= len(exercise.hints):
+        return exercise.hints[level - 1]
+    return source_without_docstring(exercise.solution or exercise.reference)
+
+
+def source_without_docstring(function: Callable[..., Any]) -> str:
+    """Return the source of a function; the student has read its docstring already."""
+    source = textwrap.dedent(inspect.getsource(function))
+    body = ast.parse(source).body[0].body
+    if ast.get_docstring(ast.parse(source).body[0]) is None:
+        return source.rstrip()
+    lines = source.splitlines()
+    del lines[body[0].lineno - 1 : body[0].end_lineno]
+    return "\n".join(lines).rstrip()

@@ -1,0 +1,117 @@
+"""What is solved: a small JSON file beside the student's notebooks, and the table of progress.
+
+The file is a convenience. Damaged, read-only or missing, it never stands in the way of a check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .exercise import Exercise, exercises
+
+if TYPE_CHECKING:
+    from .engine import Verdict
+
+FILE = ".nlcourse-progress.json"
+_session: dict[str, dict[str, Any]] = {}  # goes on where the file cannot be written
+
+
+def progress_path() -> Path:
+    """Return the file: ``NLCOURSE_PROGRESS``, else a hidden one in the working directory."""
+    return Path(os.environ.get("NLCOURSE_PROGRESS") or FILE)
+
+
+def load() -> dict[str, dict[str, Any]]:
+    """Return what is remembered of each exercise, as far as the file makes sense."""
+    stored: Any = {}
+    with suppress(OSError, ValueError, RecursionError):
+        stored = json.loads(progress_path().read_text(encoding="utf-8"))
+    entries = stored.items() if isinstance(stored, dict) else ()
+    kept = {number: entry for number, entry in entries if isinstance(entry, dict)}
+    return kept | _session.get(str(progress_path().absolute()), {})
+
+
+def record(exercise: Exercise, verdict: Verdict) -> None:
+    """Remember the outcome. Once solved stays solved; blank is no try."""
+    everything = load()
+    entry = everything.setdefault(exercise.number, {})
+    tries = entry.get("tries", 0)
+    entry["tries"] = (tries if isinstance(tries, int) else 0) + (verdict.outcome != "open")
+    entry["solved"] = entry.get("solved") is True or verdict.outcome == "done"
+    if not _write(everything):
+        _session[str(progress_path().absolute())] = everything
+
+
+def _write(everything: dict[str, Any]) -> bool:
+    # First beside, then over: a kernel killed in between leaves the old file whole.
+    path = progress_path()
+    try:
+        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(everything, file, indent=1)
+    except OSError:
+        return False
+    try:
+        os.replace(beside, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(beside)
+        return False
+    return True
+
+
+def solved() -> set[str]:
+    """Return the numbers of the solved exercises."""
+    return {number for number, entry in load().items() if entry.get("solved") is True}
+
+
+def standing(after: Exercise) -> str:
+    """Return in a few words how far the student is, and what comes next."""
+    done = solved() & set(exercises())
+    numbers = list(exercises())
+    if len(done) == len(numbers):
+        return f"All {len(numbers)} exercises solved!"
+    # What follows comes first; then whatever was left out before.
+    place = numbers.index(after.number)
+    following = exercises()[next(n for n in numbers[place:] + numbers if n not in done)]
+    return (
+        f"{len(done)} of {len(numbers)} exercises solved; "
+        f"next: {following.number}, about {following.minutes} minutes"
+    )
+
+
+def progress() -> None:
+    """Print the table of all exercises: solved or not, tries, difficulty, importance, minutes."""
+    known = load()
+    print(f"{'exercise':<32} {'tries':>5}  {'difficulty':<10}  {'importance':<10}  minutes")
+    for number, exercise in exercises().items():
+        entry = known.get(number, {})
+        mark = "✓" if entry.get("solved") is True else "○"
+        dots = [("●" * level).ljust(5, "·") for level in (exercise.difficulty, exercise.importance)]
+        print(
+            f"{mark} {exercise.title:<30} {entry.get('tries', 0)!s:>5}  "
+            f"{dots[0]:<10}  {dots[1]:<10}  {exercise.minutes:>7}"
+        )
+    print(f"{len(solved() & set(exercises()))} of {len(exercises())} solved")
+
+
+def report(exercise: Exercise, verdict: Verdict) -> None:
+    """Append the outcome as a line of JSON to ``NLCOURSE_REPORT``, which `nlcourse check` reads."""
+    path = os.environ.get("NLCOURSE_REPORT")
+    if not path:
+        return
+    line = {
+        "number": exercise.number,
+        "name": exercise.name,
+        "outcome": verdict.outcome,
+        "cases": verdict.cases,
+        "reason": verdict.reason,
+        "misconception": verdict.misconception,
+    }
+    with suppress(OSError), open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

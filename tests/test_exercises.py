@@ -1,0 +1,358 @@
+"""Every exercise of the registry: stub, solution, other right answers, and each known mistake."""
+
+from __future__ import annotations
+
+import math
+import random
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nlcourse.checks import hint
+from nlcourse.checks.engine import examine, fingerprint, prepare, undisturbed
+from nlcourse.checks.exercise import exercises
+from nlcourse.checks.hints import LEVELS, text_of
+
+EXERCISES = exercises()
+MISTAKES = [
+    pytest.param(exercise, mistake, id=f"{exercise.number} {mistake.name}")
+    for exercise in EXERCISES.values()
+    for mistake in exercise.misconceptions
+]
+
+
+@pytest.fixture(params=EXERCISES.values(), ids=lambda exercise: exercise.title)
+def exercise(request):
+    return request.param
+
+
+# Right answers written differently ---------------------------------------------------------------
+
+
+def share_by_loop(given_labels, true_labels):
+    wrong = 0
+    for given, true in zip(given_labels.tolist(), true_labels.tolist(), strict=True):
+        wrong += given != true
+    return wrong / len(given_labels)
+
+
+def share_by_numpy(given_labels, true_labels):
+    return np.mean(given_labels.numpy() != true_labels.numpy())
+
+
+def share_as_tensor(given_labels, true_labels, dtype=torch.float64):
+    return 1 - given_labels.eq(true_labels).to(dtype).mean()
+
+
+def share_by_count(given_labels, true_labels):
+    return np.float32(torch.count_nonzero(given_labels - true_labels) / given_labels.numel())
+
+
+def randomize_by_loop(labels, share, num_classes, generator):
+    new = []
+    for label in labels.tolist():
+        if torch.rand(1, generator=generator).item() < share:
+            label = torch.randint(num_classes, (1,), generator=generator).item()
+        new.append(label)
+    return new
+
+
+def randomize_by_numpy(labels, share, num_classes, generator=None):
+    seed = torch.randint(2**31, (1,), generator=generator).item()
+    rng = np.random.default_rng(seed)
+    new = labels.numpy().copy()
+    redraw = rng.random(len(new)) < share
+    new[redraw] = rng.integers(num_classes, size=redraw.sum())
+    return new
+
+
+def randomize_narrow(labels, share, num_classes, generator):
+    new = labels.clone()
+    chosen = torch.bernoulli(torch.full(labels.shape, share), generator=generator).bool()
+    drawn = torch.rand(int(chosen.sum()), dtype=torch.float64, generator=generator) * num_classes
+    new[chosen] = drawn.long()
+    return new.to(torch.int32)
+
+
+def groups_by_loop(predictions, given_labels, true_labels):
+    hits = {"clean": [], "wrong_as_given": [], "wrong_as_true": []}
+    for p, g, t in zip(predictions, given_labels, true_labels, strict=True):
+        if g == t:
+            hits["clean"].append(bool(p == t))
+        else:
+            hits["wrong_as_given"].append(bool(p == g))
+            hits["wrong_as_true"].append(bool(p == t))
+    return {name: sum(hit) / len(hit) if hit else math.nan for name, hit in hits.items()}
+
+
+def groups_by_numpy(predictions, given_labels, true_labels):
+    p, g, t = (part.numpy() for part in (predictions, given_labels, true_labels))
+    with np.errstate(invalid="ignore"):
+        return {
+            "wrong_as_true": np.sum((p == t) & (g != t)) / np.sum(g != t),
+            "clean": np.sum((p == t) & (g == t)) / np.sum(g == t),
+            "wrong_as_given": np.sum((p == g) & (g != t)) / np.sum(g != t),
+        }
+
+
+def groups_as_tensors(predictions, given_labels, true_labels):
+    right = given_labels == true_labels
+    return {
+        "clean": (predictions[right] == true_labels[right]).double().mean(),
+        "wrong_as_given": (predictions[~right] == given_labels[~right]).double().mean(),
+        "wrong_as_true": (predictions[~right] == true_labels[~right]).double().mean(),
+        "wrong": (~right).float().mean(),
+    }
+
+
+def shuffle_by_loop(images, generator):
+    _, _, height, width = images.shape
+    order = torch.randperm(height * width, generator=generator).tolist()
+    new = torch.empty_like(images)
+    for place, source in enumerate(order):
+        new[:, :, place // width, place % width] = images[:, :, source // width, source % width]
+    return new
+
+
+def shuffle_by_gather(images, generator):
+    flat = images.reshape(*images.shape[:2], -1)
+    order = torch.rand(flat.shape[2], generator=generator).argsort()
+    return flat.gather(2, order.expand_as(flat)).view(images.shape)
+
+
+def shuffle_by_numpy(images, generator=None):
+    order = torch.randperm(images[0, 0].numel(), generator=generator).numpy()
+    flat = images.numpy().reshape(len(images), images.shape[1], -1)
+    return np.take(flat, order, axis=-1).reshape(images.shape)
+
+
+def rate_by_if(epoch, noise_rate, ramp_epochs, exponent=1.0):
+    progress = epoch**exponent
+    if progress >= ramp_epochs:
+        return noise_rate
+    return noise_rate * progress / ramp_epochs
+
+
+def rate_by_numpy(epoch, noise_rate, ramp_epochs, exponent=1):
+    return np.float32(np.clip(np.power(float(epoch), exponent) / ramp_epochs, 0, 1)) * noise_rate
+
+
+def rate_as_tensor(epoch, noise_rate, ramp_epochs, exponent=1.0, verbose=False):
+    return torch.tensor(noise_rate) * min(1, math.pow(epoch, exponent) / ramp_epochs)
+
+
+def select_by_loop(losses, forget_rate):
+    left = list(enumerate(losses.tolist()))
+    kept = []
+    for _ in range(int(len(left) * (1 - forget_rate))):
+        best = min(left, key=lambda pair: pair[1])
+        left.remove(best)
+        kept.append(best[0])
+    return kept
+
+
+def select_by_numpy(losses, forget_rate):
+    order = np.argsort(losses.numpy())
+    return order[: int((1 - forget_rate) * len(order))].astype(np.int32)
+
+
+def select_by_topk(losses, forget_rate):
+    count = int((1 - forget_rate) * losses.numel())
+    return torch.topk(losses, count, largest=False, sorted=False).indices.flip(0).int()
+
+
+def select_in_batch_order(losses, forget_rate):
+    count = int((1 - forget_rate) * len(losses))
+    return losses.argsort(descending=True).flip(0)[:count].sort().values
+
+
+def cross_by_loop(losses_first, losses_second, kept_by_first, kept_by_second):
+    first = sum(losses_first[i] for i in kept_by_second.tolist())
+    second = sum(losses_second[i] for i in kept_by_first.tolist())
+    return [first / len(kept_by_second), second / len(kept_by_first)]
+
+
+def cross_by_weights(losses_first, losses_second, kept_by_first, kept_by_second):
+    weights = torch.zeros(2, len(losses_first))
+    weights[0, kept_by_second] = 1 / len(kept_by_second)
+    weights[1, kept_by_first] = 1 / len(kept_by_first)
+    return (torch.stack((losses_first, losses_second)) * weights).sum(dim=1)
+
+
+def cross_by_select(losses_first, losses_second, kept_by_first, kept_by_second):
+    one = losses_first.index_select(0, kept_by_second).double().mean()
+    return one, losses_second.take(kept_by_first.flip(0)).mean()
+
+
+ALTERNATIVES = {
+    "0.1": [share_by_loop, share_by_numpy, share_as_tensor, share_by_count],
+    "1.1": [randomize_by_loop, randomize_by_numpy, randomize_narrow],
+    "1.2": [groups_by_loop, groups_by_numpy, groups_as_tensors],
+    "1.3": [shuffle_by_loop, shuffle_by_gather, shuffle_by_numpy],
+    "7.1": [rate_by_if, rate_by_numpy, rate_as_tensor],
+    "7.2": [select_by_loop, select_by_numpy, select_by_topk, select_in_batch_order],
+    "7.3": [cross_by_loop, cross_by_weights, cross_by_select],
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "function"),
+    [pytest.param(n, f, id=f.__name__) for n, fs in ALTERNATIVES.items() for f in fs],
+)
+def test_right_answer_written_differently_passes(number, function):
+    verdict = examine(EXERCISES[number], function)
+    assert (verdict.outcome, verdict.reason) == ("done", "")
+
+
+def test_every_exercise_has_two_other_right_answers(exercise):
+    # A lesson that brings its own test file keeps its right answers there, under the same name.
+    elsewhere = [path.stem for path in Path(__file__).parent.glob("test_exercises_*.py")]
+    known = [ALTERNATIVES, *(import_module(name).ALTERNATIVES for name in elsewhere)]
+    assert sum(len(right.get(exercise.number, ())) for right in known) >= 2
+
+
+# The exercise itself -----------------------------------------------------------------------------
+
+
+def test_reference_and_shown_solution_pass(exercise):
+    for function in (exercise.reference, exercise.solution or exercise.reference):
+        verdict = examine(exercise, function)
+        assert (verdict.outcome, verdict.reason) == ("done", "")
+        assert verdict.cases >= 10
+
+
+def test_stub_is_not_yet(exercise):
+    def stub(*arguments, **more):
+        raise NotImplementedError
+
+    assert examine(exercise, stub).outcome == "open"
+
+
+@pytest.mark.parametrize("junk", [0, "no", object(), [], {}, (1, 2, 3), [[1], [2, 3]], int])
+def test_junk_is_wrong_whatever_it_is(exercise, junk):
+    verdict = examine(exercise, lambda *arguments, **more: junk)
+    assert verdict.outcome == "wrong"
+    assert verdict.reason
+
+
+def test_forgotten_return_is_said(exercise):
+    verdict = examine(exercise, lambda *arguments, **more: None)
+    assert "return" in verdict.reason
+
+
+def test_error_in_the_function_is_its_own_line_only(exercise):
+    def broken(*arguments, **more):
+        return torch.zeros(2) @ torch.zeros(3)
+
+    verdict = examine(exercise, broken)
+    assert verdict.outcome == "wrong"
+    assert "RuntimeError" in verdict.reason
+    assert sum("torch.zeros(2) @ torch.zeros(3)" in line for line in verdict.lines) == 1
+    assert len(verdict.lines) <= 4
+
+
+@pytest.mark.parametrize(("exercise_", "mistake"), MISTAKES)
+def test_mistake_is_recognised_with_its_own_hint(exercise_, mistake):
+    verdict = examine(exercise_, mistake.wrong)
+    assert verdict.outcome == "wrong"
+    assert verdict.misconception == mistake.name
+    assert any(mistake.hint in line for line in verdict.lines)
+    assert 3 <= len(verdict.lines) + 2 <= 6
+
+
+def test_mistakes_are_told_apart(exercise):
+    with undisturbed():
+        cases = prepare(exercise)
+        prints = [tuple(fingerprint(exercise, m.wrong, cases)) for m in exercise.misconceptions]
+    assert len(prints) >= 4
+    assert len(set(prints)) == len(prints)
+    assert len({m.hint for m in exercise.misconceptions}) == len(prints)
+
+
+def test_hint_of_a_mistake_does_not_give_the_line_away(exercise):
+    lines = {
+        line.strip()
+        for line in text_of(exercise, len(LEVELS)).splitlines()[1:]
+        if len(line.strip()) > 3
+    }
+    assert lines
+    for mistake in exercise.misconceptions:
+        assert not any(line in mistake.hint for line in lines)
+
+
+def test_random_state_stays(exercise):
+    def spends(*arguments, **more):
+        random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+        return exercise.reference(*arguments, **more)
+
+    def states():
+        return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
+
+    before = states()
+    assert examine(exercise, spends).outcome == "done"
+    assert examine(exercise, exercise.misconceptions[0].wrong).outcome == "wrong"
+    assert states() == before
+
+
+def test_verdict_does_not_depend_on_the_global_seed(exercise):
+    wrong = exercise.misconceptions[-1].wrong
+    verdicts = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        verdicts.append(examine(exercise, wrong))
+    assert verdicts[0] == verdicts[1]
+
+
+@pytest.mark.parametrize("number", [n for n in EXERCISES if n != "7.1"])  # 7.1 takes numbers only
+def test_changing_an_input_is_said(number):
+    exercise = EXERCISES[number]
+    arguments = prepare(exercise)[0].case.arguments
+    name = next(name for name, value in arguments.items() if isinstance(value, torch.Tensor))
+    place = list(arguments).index(name)
+
+    def spoils(*arguments, **more):
+        kept = [part.clone() if isinstance(part, torch.Tensor) else part for part in arguments]
+        with torch.no_grad():
+            arguments[place].zero_().sub_(1)
+        return exercise.reference(*kept)
+
+    verdict = examine(exercise, spoils)
+    assert f"`{name}` in place" in verdict.reason
+    assert any("-1" in line or "255" in line for line in verdict.lines)
+
+
+def test_works_where_the_default_device_is_another(exercise):
+    # "meta" tensors have no values: every case made there would break.
+    with torch.device("meta"):
+        assert examine(exercise, exercise.reference).outcome == "done"
+
+
+def test_works_without_gradients_around_it(exercise):
+    with torch.no_grad():
+        assert examine(exercise, exercise.reference).outcome == "done"
+
+
+def test_hints_grow_to_the_solution(exercise, capsys):
+    for level, name in enumerate(LEVELS, start=1):
+        hint(exercise.number, level=level)
+        said = capsys.readouterr().out
+        assert said.startswith(f"{exercise.title}, hint {level} of 4: {name}")
+    assert f"def {exercise.name}(" in said
+    assert '"""' not in said
+    assert len(text_of(exercise, 3).splitlines()) == 2
+
+
+def test_shown_solution_is_code_that_passes(exercise):
+    names = {"torch": torch, "Tensor": torch.Tensor}
+    exec("from __future__ import annotations\n" + text_of(exercise, len(LEVELS)), names)
+    assert examine(exercise, names[exercise.name]).outcome == "done"
+
+
+def test_numbers_of_the_catalogue(exercise):
+    assert exercise.difficulty in range(1, 6)
+    assert exercise.importance in range(1, 6)
+    assert 1 <= exercise.minutes <= 30
+    assert exercise.number.startswith(str(int(exercise.lesson)) + ".")
