@@ -1,0 +1,340 @@
+"""The set-up: what is pinned, what is imported when, and what `make` does once and never again."""
+
+import json
+import os
+import pkgutil
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import time
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import nlcourse
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+CONDA_NAMES = {"pytorch": "torch"}
+# Rooms that may need Jupyter or matplotlib; all others are the core.
+NOT_CORE = ("plots", "checks", "widgets", "cli", "notebooks", "sources")
+BLOCKED = ("IPython", "ipykernel", "ipywidgets", "traitlets", "nbformat", "matplotlib")
+IMPORTED_LATE = ("sklearn", "torchvision", "tqdm", "scipy")
+PINS = [
+    Requirement(line)
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    if line and not line.startswith("#")
+]
+
+
+def bounds(lines):
+    """Name -> version bound of requirement lines."""
+    found = [Requirement(line) for line in lines]
+    return {canonicalize_name(one.name): str(one.specifier) for one in found}
+
+
+def project_bounds(*extras):
+    """What pyproject.toml asks for, without the package itself."""
+    lines = [*PROJECT["dependencies"]]
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    found = bounds(lines)
+    found.pop("nlcourse", None)
+    return found
+
+
+# ---- what is installed ---------------------------------------------------------------------------
+
+
+def test_environment_yml_is_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+    *conda, pip = environment["dependencies"]
+    assert "-e ." in pip["pip"]
+    found = bounds([*conda, *(line for line in pip["pip"] if not line.startswith("-e"))])
+    found = {CONDA_NAMES.get(name, name): bound for name, bound in found.items()}
+    assert found.pop("pip") == ""
+    python = Requirement(f"python{found.pop('python')}").specifier
+    assert [minor for minor in range(20) if python.contains(f"3.{minor}.1")] == [11, 12, 13]
+    assert found == project_bounds("teach", "dev")
+
+
+def test_pyproject_has_lower_bounds_only():
+    for name, bound in project_bounds("teach", "dev", "cluster").items():
+        assert re.fullmatch(r">=[\d.]+", bound), f"{name}{bound}"
+
+
+def test_requirements_are_exact_and_within_the_bounds():
+    pinned = {canonicalize_name(one.name): one for one in PINS}
+    for one in PINS:
+        assert re.fullmatch(r"==[\w.]+", str(one.specifier)), str(one)
+        assert one.url is None
+    for name, bound in project_bounds("teach", "dev").items():
+        version = str(pinned[name].specifier).removeprefix("==")
+        assert Requirement(f"{name}{bound}").specifier.contains(version), f"{name} {version}"
+
+
+def test_pins_are_what_these_tests_run_with():
+    if Path(sys.prefix) != ROOT / ".venv" or not (ROOT / ".venv" / ".set-up").exists():
+        return  # a conda user's or a developer's own environment has other versions, rightly
+    for one in PINS:
+        if one.marker is None or one.marker.evaluate():
+            assert one.specifier.contains(metadata.version(one.name)), str(one)
+
+
+@pytest.mark.parametrize(
+    "name", ["requirements.txt", "pyproject.toml", "environment.yml", "Makefile", ".ci/run"]
+)
+def test_no_index_addresses(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert not re.search(r"index-url|find-links|file://|/opt/|pypi\.org", text)
+
+
+def test_repository_address_stands_in_one_place():
+    address = PROJECT["urls"]["Source"]
+    core = address.removeprefix("https://").removesuffix(".git")
+    files = [
+        *ROOT.glob("*.*"),
+        *(
+            path
+            for name in ("nlcourse", "tests", "benchmarks")
+            for path in (ROOT / name).rglob("*.py")
+        ),
+        *ROOT.glob("notebooks/lessons/*.py"),
+        ROOT / "Makefile",
+    ]
+    assert [one.name for one in files if one.is_file() and core.encode() in one.read_bytes()] == [
+        "pyproject.toml"
+    ]
+
+
+def test_versions_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert PROJECT["version"] == nlcourse.__version__ == citation["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_licences_and_what_the_package_names_are_there():
+    for name in (*PROJECT["license-files"], PROJECT["readme"]):
+        assert (ROOT / name).is_file(), name
+    assert "MIT License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
+    assert "creativecommons.org/licenses/by/4.0" in (ROOT / "LICENSE-texts").read_text()
+
+
+def test_devcontainer_makes_the_same_set_up():
+    settings = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert settings["postCreateCommand"].startswith("make .venv/.set-up")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no bash")
+def test_ci_script_is_executable_bash():
+    script = ROOT / ".ci" / "run"
+    assert script.stat().st_mode & stat.S_IXUSR
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    assert script.read_text().rstrip().endswith("make test")
+
+
+# ---- what is imported ----------------------------------------------------------------------------
+
+
+def core_modules():
+    """Every module of the package outside NOT_CORE."""
+    found = pkgutil.walk_packages(nlcourse.__path__, "nlcourse.")
+    names = [one.name for one in found if not one.name.endswith("__main__")]
+    return [name for name in names if name.split(".")[1] not in NOT_CORE]
+
+
+def run_python(code):
+    """What a fresh Python prints; it fails when the code does."""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_core_is_what_we_think_it_is():
+    expected = {"noise", "datasets", "batches", "models", "training", "methods"}
+    assert expected <= {name.split(".")[1] for name in core_modules()}
+
+
+def test_core_imports_and_trains_without_jupyter_and_matplotlib():
+    """On a GPU server there is none of them; scikit-learn and tqdm load when they are needed."""
+    output = run_python(f"""
+import importlib, sys
+import torch, numpy
+
+class Blocker:
+    blocked = {BLOCKED + IMPORTED_LATE}
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in self.blocked or name.startswith("jupyter"):
+            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+
+blocker = Blocker()
+sys.meta_path.insert(0, blocker)
+for name in [n for n in sys.modules if n.partition(".")[0] in blocker.blocked]:
+    del sys.modules[name]
+try:
+    import matplotlib
+except ModuleNotFoundError:
+    print("blocking works")
+for name in {core_modules()}:
+    importlib.import_module(name)
+Blocker.blocked = {BLOCKED}
+from nlcourse import datasets, methods, noise, training
+data = noise.inject(datasets.load("digits"), "symmetric", 0.4)
+history = training.fit(methods.CrossEntropy(), data, epochs=1, device="cpu")
+assert len(history) == 1
+print("trained")
+""")
+    assert output.split("\n")[:1] == ["blocking works"]
+    assert "trained" in output
+
+
+def test_core_costs_little_beyond_torch():
+    """Under 0.3 s; the best of five, since others may be using the machine."""
+    code = f"""
+import importlib, time
+import torch, numpy
+start = time.perf_counter()
+for name in {core_modules()}:
+    importlib.import_module(name)
+print(time.perf_counter() - start)
+"""
+    seconds = []
+    for _ in range(5):
+        seconds.append(float(run_python(code)))
+        if seconds[-1] < 0.3:
+            return
+    pytest.fail(f"expected the core to import within 0.3 s after torch, got {seconds}")
+
+
+def test_package_itself_imports_nothing():
+    run_python("import sys, nlcourse; assert not {'torch', 'numpy', 'IPython'} & set(sys.modules)")
+
+
+# ---- make ----------------------------------------------------------------------------------------
+
+# Stands in for python3: says its version, makes a venv of itself, and writes down what it is asked.
+FAKE_PYTHON = """\
+#!/bin/sh
+echo "$(basename "$0") $*" >> "{log}"
+case "$*" in
+  *version_info*) exit {old} ;;
+  "-m venv .venv") mkdir -p .venv/bin
+    cp "$0" .venv/bin/python; cp "$0" .venv/bin/nlcourse ;;
+  *"pip install"*) exit {pip} ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with a space in its path, and a python3 that only writes down."""
+    if not shutil.which("make") or os.name == "nt":
+        pytest.skip("needs make and sh")
+    folder = tmp_path / "my course"
+    folder.mkdir()
+    for name in ("Makefile", "requirements.txt", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    set_python(folder)
+    return folder
+
+
+def set_python(folder, *, old=0, pip=0):
+    """Put the fake python3 there: `old` and `pip` are its exit codes."""
+    python = folder / "fake python3"
+    python.write_text(FAKE_PYTHON.format(log=folder / "log", old=old, pip=pip))
+    python.chmod(0o755)
+
+
+def make(folder, *arguments):
+    """Call make; return its result and what the fake Python was asked, in order."""
+    (folder / "log").write_text("")
+    command = ["make", f"PYTHON={folder / 'fake python3'}", *arguments]
+    environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return done, (folder / "log").read_text().splitlines()
+
+
+def test_first_make_sets_up_the_second_only_starts(checkout):
+    done, asked = make(checkout, "lab")
+    assert done.returncode == 0, done.stderr
+    assert asked[0].startswith("fake python3 -c import sys")
+    assert asked[1] == "fake python3 -m venv .venv"
+    assert asked[-3:] == [
+        "python -m pip install --disable-pip-version-check -r requirements.txt",
+        "python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .",
+        "nlcourse lab --",
+    ]
+    start = time.perf_counter()
+    done, asked = make(checkout, "lab")
+    assert time.perf_counter() - start < 1
+    assert asked == ["nlcourse lab --"]
+    _, asked = make(checkout, "test", "ARGS=-k noise")
+    assert asked == ["python -m pytest -k noise"]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "pyproject.toml"])
+def test_changed_requirements_are_installed(checkout, name):
+    make(checkout, "test")
+    future = time.time() + 5
+    os.utime(checkout / name, (future, future))
+    _, asked = make(checkout, "test")
+    assert any("pip install" in line for line in asked)
+    assert not any("-m venv" in line for line in asked)  # the environment itself stays
+
+
+def test_failed_installation_is_tried_again(checkout):
+    set_python(checkout, pip=1)
+    done, asked = make(checkout, "lab")
+    assert done.returncode != 0
+    assert not any(line.startswith("nlcourse") for line in asked)
+    shutil.rmtree(checkout / ".venv")
+    set_python(checkout)
+    done, asked = make(checkout, "lab")
+    assert done.returncode == 0
+    assert asked[-1] == "nlcourse lab --"
+
+
+def test_old_python_is_told_before_anything_is_made(checkout):
+    set_python(checkout, old=1)
+    done, _ = make(checkout, "lab")
+    assert done.returncode != 0
+    assert "needs Python 3.11 or newer" in done.stdout
+    assert "make lab PYTHON=python3.12" in done.stdout
+    assert not (checkout / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["check", "LESSON=07"], "nlcourse check 07"),
+        (["notebooks", "ARGS=--check"], "nlcourse notebooks --check"),
+        (["bench"], "nlcourse bench"),
+        (["clean"], "nlcourse clean"),
+    ],
+)
+def test_targets_are_one_call(checkout, arguments, asked):
+    make(checkout, "lab")
+    _, log = make(checkout, *arguments)
+    assert [line.strip() for line in log] == [asked]
+
+
+def test_check_asks_which_lesson(checkout):
+    make(checkout, "lab")
+    done, asked = make(checkout, "check")
+    assert done.returncode != 0
+    assert "make check LESSON=07" in done.stdout
+    assert asked == []
+
+
+def test_clean_sets_nothing_up(checkout):
+    done, asked = make(checkout, "clean")
+    assert done.returncode == 0
+    assert asked == []
+    assert not (checkout / ".venv").exists()
