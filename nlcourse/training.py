@@ -29,6 +29,9 @@ __all__ = ["DivergedError", "History", "fit", "find_device", "predict"]
 
 PREDICT_BATCH = 2048  # large enough to keep a device busy, small enough for a laptop's memory
 PROGRESS_DELAY = 2.0  # seconds: shorter runs show no bar
+SMALL_IMAGE = 256  # values: up to here a second processor thread has nothing to gain
+
+_BUILDING = threading.Lock()
 
 OptimizerMaker = Callable[[list], torch.optim.Optimizer]
 ScheduleMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -135,7 +138,7 @@ def fit(
         "seed": seed,
         "device": device.type,
     }
-    with _own_random_state(device, seed):
+    with _own_random_state(device, seed), _one_thread_for_small(data.images, device):
         run = _Run(
             method, data, make_network, optimizer, schedule, augment, batch_size, device, seed
         )
@@ -177,7 +180,10 @@ class _Run:
         self.device = device
         self.generator = torch.Generator(device).manual_seed(seed)
         self.method = method
-        method.build(make_network, len(data.labels), data.num_classes)
+        with _BUILDING:
+            # Seeded here once more: a run in another thread may have drawn since.
+            torch.manual_seed(seed)
+            method.build(make_network, len(data.labels), data.num_classes)
         method.generator = self.generator
         method.to(device)
         if device.type == "cuda":
@@ -369,6 +375,24 @@ def _own_random_state(device: torch.device, seed: int):
         yield
     finally:
         _set_random_state(device, before)
+
+
+@contextlib.contextmanager
+def _one_thread_for_small(images: Tensor, device: torch.device):
+    """Train on small images with one processor thread, then put the old number back.
+
+    On a batch of 8 x 8 digits a second thread gains nothing, and while other programs use the
+    processor the two mostly wait for each other (``benchmarks/training.py`` measures both). It also
+    makes the numbers independent of how many cores a machine has. The number is that of the calling
+    thread: a panel's run does not change the notebook's.
+    """
+    before = torch.get_num_threads()
+    if device.type == "cpu" and images[0].numel() <= SMALL_IMAGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
