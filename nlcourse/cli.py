@@ -52,9 +52,10 @@ def lab(options: argparse.Namespace) -> int:
         return 0
     command = lab_command(root, options.jupyter)
     os.chdir(root)
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": config_path()}
     if os.name == "nt":  # there exec would return to the prompt while JupyterLab still runs
-        return subprocess.call(command)
-    os.execv(command[0], command)
+        return subprocess.call(command, env=environment)
+    os.execve(command[0], command, environment)
 
 
 def lab_command(root: Path, extra: Sequence[str] = ()) -> list[str]:
@@ -75,6 +76,15 @@ def lab_command(root: Path, extra: Sequence[str] = ()) -> list[str]:
         command.append("--no-browser")
         print("No display here: open the address that JupyterLab prints in a browser.", flush=True)
     return [*command, *extra]
+
+
+def config_path() -> str:
+    """Where Jupyter looks for settings: first the course's own, then the user's.
+
+    Ours turn nbgrader's menus off: they are a teacher's tool, and only confuse in class.
+    """
+    own = str(Path(__file__).parent / "jupyter")
+    return os.pathsep.join(filter(None, [own, os.environ.get("JUPYTER_CONFIG_PATH")]))
 
 
 def _has_display() -> bool:

@@ -142,7 +142,7 @@ def test_broken_copy_does_not_stop_the_lab(root):
 def executed(monkeypatch):
     """The commands that `nlcourse lab` would have become."""
     calls = []
-    monkeypatch.setattr(os, "execv", lambda path, command: calls.append(command))
+    monkeypatch.setattr(os, "execve", lambda path, command, environment: calls.append(command))
     return calls
 
 
@@ -175,6 +175,20 @@ def test_what_a_user_asks_for_comes_last(root):
     command = cli.lab_command(root, ["--ip=192.0.2.1"])
     assert command[-1] == "--ip=192.0.2.1"
     assert "--ServerApp.ip=localhost" not in command
+
+
+def test_nbgraders_menus_are_off_in_class(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "elsewhere")
+    environment = os.environ | {"JUPYTER_CONFIG_PATH": cli.config_path()}
+    assert environment["JUPYTER_CONFIG_PATH"].endswith(f"{os.pathsep}elsewhere")
+    command = [sys.executable, "-m", "jupyter", "labextension", "list"]
+    listed = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    (line,) = [
+        line for line in (listed.stdout + listed.stderr).splitlines() if "nbgrader v" in line
+    ]
+    assert "disabled" in line
 
 
 @pytest.mark.parametrize(("user", "expected"), [(0, True), (1000, False)])
