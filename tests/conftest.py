@@ -21,6 +21,18 @@ hypothesis.settings.register_profile("ci", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("ci" if IN_CI else "local")
 
 
+def pytest_xdist_make_scheduler(config, log):
+    """Give each run of a notebook to whichever worker is free; all other files stay whole."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class OneNotebookAtATime(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            whole = super()._split_scope(nodeid)
+            return nodeid if whole.endswith("test_notebooks.py") else whole
+
+    return OneNotebookAtATime(config, log)
+
+
 def _has_gpu() -> bool:
     import torch
 

@@ -1,0 +1,121 @@
+"""Measured tables: one row a run, kept with what made it.
+
+The tables lie in ``results/`` as CSV, each beside the script that writes it. A row is appended as
+soon as its run ends, and a run that the table already holds is not made again, so that a script can
+be stopped and called again at will. Lessons load a table where making it would take too long, and
+say so.
+"""
+
+from __future__ import annotations
+
+import csv
+import platform
+import subprocess
+from pathlib import Path
+
+from .history import History
+
+FOLDER = Path(__file__).parents[1] / "results"
+
+
+def load(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+    """Return the rows of a stored table, as text.
+
+    Args:
+        name: of the table, without ``.csv``.
+        folder: where the tables lie.
+
+    Raises:
+        FileNotFoundError: there is no such table; the message names those that there are.
+    """
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        there = ", ".join(sorted(each.stem for each in folder.glob("*.csv"))) or "none"
+        raise FileNotFoundError(f"There is no table {path}; there are {there}")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def numbers(rows: list[dict[str, str]], column: str, **which: object) -> list[float]:
+    """Return a column of the rows whose other columns have the given values, in their order.
+
+    Args:
+        rows: of a table.
+        column: the one to return.
+        which: value by column; compared as text, numbers as numbers.
+    """
+    return [float(row[column]) for row in rows if all(_same(row[k], v) for k, v in which.items())]
+
+
+def _same(text: str, value: object) -> bool:
+    return float(text) == value if isinstance(value, (int, float)) and text else text == str(value)
+
+
+class Table:
+    """A table that is being measured.
+
+    Args:
+        path: the CSV file; made with its first row.
+        key: the columns that tell one run from another.
+    """
+
+    def __init__(self, path: Path, key: tuple[str, ...]) -> None:
+        """Read what is already there."""
+        self.path, self.key = Path(path), key
+        rows = load(self.path.stem, self.path.parent) if self.path.exists() else []
+        self._done = {tuple(row[name] for name in key) for row in rows}
+
+    def __contains__(self, run: tuple) -> bool:
+        """Say whether the run with these values of the key is in the table."""
+        return tuple(str(value) for value in run) in self._done
+
+    def add(self, row: dict[str, object]) -> None:
+        """Append a row, and at its end device, versions and commit."""
+        row = row | provenance()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.path.exists()
+        with open(self.path, "a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        self._done.add(tuple(str(row[name]) for name in self.key))
+
+
+def summary(history: History) -> dict[str, str]:
+    """Return what every table says of a run, shares with four digits."""
+    measured = {
+        "best": history.best("test_accuracy"),
+        "last": history.last["test_accuracy"],
+        "mean_of_last_ten": history.mean_last("test_accuracy", 10),
+        "memorized": history.last["wrong_as_given"],
+    }
+    row = {"epochs": str(len(history))}
+    row |= {name: f"{value:.4f}" for name, value in measured.items()}
+    return row | {"seconds": f"{sum(history['seconds']):.1f}"}
+
+
+def provenance() -> dict[str, str]:
+    """Return on what a run was made: device, versions, commit ("+" with uncommitted changes)."""
+    import torch
+
+    threads = torch.get_num_threads()
+    device = f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
+    if torch.cuda.is_available():
+        device = torch.cuda.get_device_name()
+    return {
+        "device": device,
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.strip()

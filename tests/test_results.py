@@ -1,0 +1,60 @@
+"""Measured tables: appended, continued, read back."""
+
+import csv
+
+import pytest
+
+from nlcourse import results
+from nlcourse.history import COLUMNS, History
+
+
+@pytest.fixture
+def table(tmp_path):
+    return results.Table(tmp_path / "some.csv", key=("method", "rate", "seed"))
+
+
+def a_row(seed, last=0.5):
+    return {"method": "m", "rate": 0.4, "seed": seed, "last": last}
+
+
+def test_rows_are_kept_with_what_made_them(table):
+    table.add(a_row(0))
+    (row,) = results.load("some", table.path.parent)
+    assert row["last"] == "0.5"
+    assert row["device"]
+    assert row["commit"]
+    assert "torch" in row["versions"]
+
+
+def test_a_run_that_is_there_is_known_again_later(table):
+    table.add(a_row(0))
+    again = results.Table(table.path, table.key)
+    for each in (table, again):
+        assert ("m", 0.4, 0) in each
+        assert ("m", 0.4, 1) not in each
+    again.add(a_row(1))
+    with open(table.path, newline="") as file:
+        assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1"]
+
+
+def test_numbers_picks_rows_by_text_and_by_number(table):
+    for seed in range(3):
+        table.add(a_row(seed, last=seed / 10))
+    rows = results.load("some", table.path.parent)
+    assert results.numbers(rows, "last", method="m", rate=0.4) == [0.0, 0.1, 0.2]
+    assert results.numbers(rows, "last", seed=2) == [0.2]
+    assert results.numbers(rows, "last", method="other") == []
+
+
+def test_a_missing_table_names_those_that_are_there(table):
+    table.add(a_row(0))
+    with pytest.raises(FileNotFoundError, match="there are some"):
+        results.load("other", table.path.parent)
+
+
+def test_the_summary_is_that_of_the_history():
+    rows = [dict.fromkeys(COLUMNS, 0.0) | {"test_accuracy": share} for share in (0.2, 0.9, 0.4)]
+    row = results.summary(History(rows))
+    assert (row["epochs"], row["best"], row["last"], row["mean_of_last_ten"]) == (
+        "3", "0.9000", "0.4000", "0.5000",
+    )  # fmt: skip
