@@ -236,7 +236,6 @@ def test_lab_imports_nothing_heavy_and_is_quick(root):
     pytest.fail(f"expected `nlcourse lab` within 0.5 s, got {seconds}")
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="signals")
 def test_lab_really_serves_and_asks_for_its_token(root, tmp_path, monkeypatch):
     """Without a display it prints an address; with its token one gets in, without it not."""
@@ -335,7 +334,6 @@ def test_notebooks_check_names_the_stale_and_fails(root, capsys):
     assert "00_start_here" not in out
 
 
-@pytest.mark.slow
 def test_notebooks_builds_then_has_nothing_to_do(root, capsys):
     (root / "pyproject.toml").write_text('[project.urls]\nSource = "https://example.org/x"\n')
     bad = root / "notebooks" / "lessons" / "00_start_here.py"

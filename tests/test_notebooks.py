@@ -147,7 +147,6 @@ def test_lesson_has_exercises_with_stubs(lesson):
 # ---- under nbval ---------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @each_lesson
 def test_solution_passes_strictly(lesson, tmp_path):
@@ -155,7 +154,6 @@ def test_solution_passes_strictly(lesson, tmp_path):
     assert [one for one in results if one.failure] == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @each_lesson
 def test_blank_runs_through(lesson, tmp_path):
@@ -163,7 +161,6 @@ def test_blank_runs_through(lesson, tmp_path):
     assert [one for one in results if one.failure] == []
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(600)
 @each_lesson
 def test_strict_blank_fails_exactly_at_its_exercises(lesson, tmp_path):
@@ -176,7 +173,6 @@ def test_strict_blank_fails_exactly_at_its_exercises(lesson, tmp_path):
 # ---- the runner itself ---------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 def test_runner_sees_failures_and_timeouts(tmp_path):
     """A runner that could not fail would make all of the above worthless."""
     sources = ["1 + 1", "assert 1 == 2", "import time\nwhile True:\n    time.sleep(0.1)", "2"]
@@ -190,7 +186,6 @@ def test_runner_sees_failures_and_timeouts(tmp_path):
     assert [bool(one.failure) for one in results] == [False, True, True, True]
 
 
-@pytest.mark.slow
 def test_runner_gives_kernels_their_own_course_files(tmp_path):
     source = (
         "import os\nprint(os.environ['NLCOURSE_PROGRESS'])\nassert 'NLCOURSE_STRICT' in os.environ"
