@@ -20,14 +20,16 @@ COLUMNS = (
     "wrong_as_other",
     "label_precision",
     "label_recall",
+    "label_recovery",
 )
 """In this order: the epoch (from 1) and what it took; the learning rate and the mean training
 loss; the share of training predictions that equal the given label, the true label, and (among the
 correctly labelled) the label; the test accuracy; for the wrongly labelled examples the shares
 predicted as the true class, as the given wrong class (memorized) and as something else (figure 1
 of the ELR paper, arXiv 2007.00151); for methods that select examples the share of right labels
-among the selected and the share of all right labels that was selected. Shares lie in 0..1; what
-has no meaning for a run (no wrong label, no selection) is nan."""
+among the selected and the share of all right labels that was selected; for methods that change
+labels the share of the current labels that are true. Shares lie in 0..1; what has no meaning for a
+run (no wrong label, no selection, labels left as they are) is nan."""
 
 
 class History:

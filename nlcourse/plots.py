@@ -49,6 +49,7 @@ LABELS = {
     "wrong_as_other": "predicted as a third class",
     "label_precision": "label precision",
     "label_recall": "label recall",
+    "label_recovery": "label recovery",
 }
 SHARES = ("wrong_as_true", "wrong_as_given", "wrong_as_other")
 # What is measured against a kind of label has one look in every figure and panel of the course:
@@ -62,6 +63,7 @@ STYLES = {
     "wrong_as_other": ("purple", ":", "v"),
     "label_precision": ("black", "-", "D"),
     "label_recall": ("sky", ":", "P"),
+    "label_recovery": ("black", "-", "D"),
 }
 _LOOKS = {LABELS[column]: style for column, style in STYLES.items()}
 

@@ -320,6 +320,9 @@ class _Measure:
             right = chosen & ~self.wrong
             shares["label_precision"] = right.sum() / chosen.sum()
             shares["label_recall"] = right.sum() / ((~self.wrong).sum() * len(chosen))
+        labels = getattr(method, "current_labels", None)
+        if labels is not None:
+            shares["label_recovery"] = _share(labels.argmax(dim=1) == self.true)
         # One wait for the device an epoch, for all numbers together.
         measured = torch.stack(list(shares.values())).tolist()
         return dict(zip(shares, measured, strict=True))

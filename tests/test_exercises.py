@@ -314,7 +314,7 @@ def _first_tensor(number: str) -> str | None:
     return next((n for n, value in arguments.items() if isinstance(value, torch.Tensor)), None)
 
 
-@pytest.mark.parametrize("number", filter(_first_tensor, EXERCISES))
+@pytest.mark.parametrize("number", list(filter(_first_tensor, EXERCISES)))
 def test_changing_an_input_is_said(number):
     exercise = EXERCISES[number]
     arguments = prepare(exercise)[0].case.arguments

@@ -107,6 +107,25 @@ def test_label_precision_counts_what_trained_the_networks(noisy):
     assert row["label_precision"] > 1 - noisy.noise_rate  # better than choosing blindly
 
 
+def test_label_recovery_counts_the_true_ones_among_a_methods_own_labels(noisy):
+    class Flipping(CrossEntropy):
+        """Keeps the given labels, from example 200 on moved to the next class."""
+
+        def build(self, make_network, num_examples, num_classes):
+            super().build(make_network, num_examples, num_classes)
+            moved = noisy.labels.clone()
+            moved[200:] = (moved[200:] + 1) % num_classes
+            self.register_buffer("current_labels", F.one_hot(moved, num_classes).float())
+
+    method = Flipping()
+    row = quick(noisy, method=method, epochs=1).last
+    own = method.current_labels.argmax(1)
+    expected = sum(map(int.__eq__, own.tolist(), noisy.true_labels.tolist())) / 300
+    assert row["label_recovery"] == pytest.approx(expected)
+    assert 0 < expected < 1 - noisy.noise_rate
+    assert math.isnan(quick(noisy, epochs=1).last["label_recovery"])
+
+
 def test_true_labels_never_reach_a_method(noisy):
     """Scrambled true labels change no weight: they are used for measuring only."""
     import dataclasses

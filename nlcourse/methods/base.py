@@ -20,6 +20,9 @@ class Method(nn.Module):
     (averaged targets, say) is a buffer, so that it lands in the checkpoint by itself. True labels
     never reach a method.
 
+    A method that changes labels keeps them as a buffer ``current_labels``, float ``(N, C)``: the
+    training loop then measures how many of them are true.
+
     Attributes:
         num_networks: how many networks the method trains.
         epoch: 0 in the first epoch, 1 in the second, ...; set by the training loop.
