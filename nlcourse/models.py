@@ -11,6 +11,8 @@ from math import prod
 
 from torch import nn
 
+from .preact_resnet import preact_resnet18
+
 ImageShape = tuple[int, int, int]
 
 
@@ -98,4 +100,5 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "small-cnn": small_cnn,
     "nine-layer-cnn": nine_layer_cnn,
+    "preact-resnet18": preact_resnet18,
 }

@@ -3,10 +3,24 @@
 from .base import Method
 from .co_teaching import CoTeaching
 from .cross_entropy import CrossEntropy
+from .elr import ELR, ELRPlus
+from .joint import FromSoftLabels, JointOptimization
 
 METHODS: dict[str, type[Method]] = {
     "cross-entropy": CrossEntropy,
     "co-teaching": CoTeaching,
+    "joint-optimization": JointOptimization,
+    "elr": ELR,
+    "elr-plus": ELRPlus,
 }
 
-__all__ = ["METHODS", "CoTeaching", "CrossEntropy", "Method"]
+__all__ = [
+    "ELR",
+    "METHODS",
+    "CoTeaching",
+    "CrossEntropy",
+    "ELRPlus",
+    "FromSoftLabels",
+    "JointOptimization",
+    "Method",
+]

@@ -193,8 +193,10 @@ for name in worlds:
     luck = (p * (1 - p) / RUNS).sqrt()
     spread[name] = missed[name].std()
     easy[name] = (missed[name] <= 0.1).float().mean()
-    print(f"{name:14} {p:12.0%} {spread[name]:10.3f} {luck:11.3f}"
-          f" {easy[name]:16.1%}")
+    print(
+        f"{name:14} {p:12.0%} {spread[name]:10.3f} {luck:11.3f}"
+        f" {easy[name]:16.1%}"
+    )
 
 assert spread["real"] > spread["random labels"] > spread["noise images"]
 assert spread["noise images"] < 1.3 * luck, "close to luck"
@@ -238,6 +240,7 @@ plots.show(plots.image_grid(many.images[shown], captions, title=title))
 # Write it for a whole batch at once. Autograd gives slopes in pixels just as
 # it gives slopes in weights: the pixels only have to ask for them.
 
+
 # %%
 def loss_sensitivity(network, images, labels):
     """Return the l1 norm of the slope of each loss in the pixels.
@@ -277,6 +280,7 @@ loss_sensitivity = check(loss_sensitivity)
 #        - \frac{n+1}{n} . $$
 #
 # **Exercise 2.2** · difficulty ●●○○○ · importance ●●●○○ · 8 minutes
+
 
 # %%
 def gini(values):
@@ -320,6 +324,7 @@ gini = check(gini)
 # **Exercise 2.3** · difficulty ●●○○○ · importance ●●●●○ · 10 minutes
 #
 # Write one step of the search. `torch.clamp` accepts tensors as limits.
+
 
 # %%
 def lass_step(moved, images, gradient, kick, radius, step):
@@ -382,8 +387,15 @@ def watched(world, epochs=50):
     method = CrossEntropy()
     views = seen(world.images), world.labels, seen(world.test_images)
     watch = Watch(
-        method, *views, radius=radius, every=5, iterations=20, move=lass_step,
-        sensitivity=loss_sensitivity, inequality=gini, seed=SEED,
+        method,
+        *views,
+        radius=radius,
+        every=5,
+        iterations=20,
+        move=lass_step,
+        sensitivity=loss_sensitivity,
+        inequality=gini,
+        seed=SEED,
     )
     history = train(method, world, epochs=epochs, seed=SEED, on_epoch=watch)
     return method.network, history, watch
@@ -449,18 +461,30 @@ for name, world in worlds.items():
     found = []
     for t in steps:
         dice = torch.Generator().manual_seed(SEED)
-        found.append(unrolled_loss_sensitivity(
-            small, seen(world.images), world.labels, steps=t, lr=0.1,
-            batch_size=32, generator=dice,
-        ))
-    unrolled[name] = [gini(torch.stack(found[: k + 1]).mean(0))
-                      for k in range(len(steps))]
+        found.append(
+            unrolled_loss_sensitivity(
+                small,
+                seen(world.images),
+                world.labels,
+                steps=t,
+                lr=0.1,
+                batch_size=32,
+                generator=dice,
+            )
+        )
+    unrolled[name] = [
+        gini(torch.stack(found[: k + 1]).mean(0)) for k in range(len(steps))
+    ]
 
 # %%
 plots.show(
     plots.lines(
-        unrolled, x=steps, title="Gini coefficient, through the updates",
-        xlabel="SGD steps", ylabel="Gini coefficient", ylim=(0, 1),
+        unrolled,
+        x=steps,
+        title="Gini coefficient, through the updates",
+        xlabel="SGD steps",
+        ylabel="Gini coefficient",
+        ylim=(0, 1),
     )
 )
 for name, values in unrolled.items():
@@ -499,11 +523,13 @@ assert csr["noise images"][-1] > csr["real"][-1] + 0.3
 # examples away from the borders. That is why the paper measures CSR on images
 # that the network has not seen.
 
+
 # %%
 def ratio(name, images, radius, **options):
     dice = torch.Generator().manual_seed(SEED)
     return critical_sample_ratio(
-        networks[name], seen(images), radius, generator=dice, **options)
+        networks[name], seen(images), radius, generator=dice, **options
+    )
 
 
 print("                  one step   full search   paper's box   training")
@@ -533,8 +559,12 @@ for kind, change in kinds.items():
         for size in SIZES:
             world = change(data.subset(size, seed=SEED))
             needed[kind, width, size] = epochs_to_fit(
-                CrossEntropy(), world, max_epochs=PATIENCE, batch_size=50,
-                network=partial(mlp, hidden=(width, width)), seed=SEED,
+                CrossEntropy(),
+                world,
+                max_epochs=PATIENCE,
+                batch_size=50,
+                network=partial(mlp, hidden=(width, width)),
+                seed=SEED,
                 device="cpu",
             )
 
@@ -550,14 +580,20 @@ for kind in kinds:
 # %%
 draw = partial(plots.lines, ylim=(0, PATIENCE), ylabel="epochs (gap: never)")
 by_width = {kind: [needed[kind, w, 400] for w in WIDTHS] for kind in kinds}
-figure = draw(by_width, x=WIDTHS, log_x=True, xlabel="width of both layers",
-              title="400 examples: epochs until all are right")
+figure = draw(
+    by_width,
+    x=WIDTHS,
+    log_x=True,
+    xlabel="width of both layers",
+    title="400 examples: epochs until all are right",
+)
 figure.axes[0].set_xticks(WIDTHS, [str(width) for width in WIDTHS])
 figure.axes[0].minorticks_off()
 plots.show(figure)
 by_size = {
     f"{kind}, width {w}": [needed[kind, w, n] for n in SIZES]
-    for kind in kinds for w in (64, 256)
+    for kind in kinds
+    for w in (64, 256)
 }
 title = "More and more examples: epochs until all are right"
 plots.show(draw(by_size, x=SIZES, xlabel="examples", title=title))
@@ -576,9 +612,12 @@ for width in (64, 256):
     print(f"width {width:3}: {low:.1f} at 100 examples, {high:.1f} at 800")
     assert high > 1.5
 true_growth, random_growth = (
-    needed[k, 64, 800] / needed[k, 64, 100] for k in kinds)
-print(f"width 64, from 100 to 800 examples: true labels x {true_growth:.1f}, "
-      f"random labels x {random_growth:.1f}")
+    needed[k, 64, 800] / needed[k, 64, 100] for k in kinds
+)
+print(
+    f"width 64, from 100 to 800 examples: true labels x {true_growth:.1f}, "
+    f"random labels x {random_growth:.1f}"
+)
 assert random_growth > true_growth
 
 # %% [markdown]
@@ -615,8 +654,14 @@ def train_on(settings, stop, on_epoch):
     network = partial(mlp, hidden=(asked["width"], asked["width"]))
     torch.set_num_threads(1)  # each thread of a program has its own setting
     return train(
-        CrossEntropy(), world, network=network, epochs=settings.epochs,
-        lr=settings.lr, seed=settings.seed, stop=stop, on_epoch=on_epoch,
+        CrossEntropy(),
+        world,
+        network=network,
+        epochs=settings.epochs,
+        lr=settings.lr,
+        seed=settings.seed,
+        stop=stop,
+        on_epoch=on_epoch,
     )
 
 
@@ -628,17 +673,25 @@ def judge(run):
     return reached, f"memorized {memorized:.0%}, test {test:.0%}"
 
 
-goal = Goal("At noise rate 0.4: memorize under 20 % of the wrong labels "
-            "and keep over 80 % test accuracy.", judge)
+goal = Goal(
+    "At noise rate 0.4: memorize under 20 % of the wrong labels "
+    "and keep over 80 % test accuracy.",
+    judge,
+)
 
 # %%
 explorer = Explorer(
-    train=train_on, noise_kinds=("symmetric",), methods=("cross-entropy",),
+    train=train_on,
+    noise_kinds=("symmetric",),
+    methods=("cross-entropy",),
     options=(
         Parameter("width", 64, 4, 256, 4),
         Parameter("examples", 400, 100, 1200, 100),
     ),
-    hide=("lr",), epochs=30, seed=SEED, goal=goal,
+    hide=("lr",),
+    epochs=30,
+    seed=SEED,
+    goal=goal,
 )
 explorer
 
@@ -706,12 +759,15 @@ plain = (CrossEntropy, {}, {})
 ways = {
     "dropout": [(CrossEntropy, {"dropout": p}, {}) for p in (0.1, 0.3, 0.6)],
     "input noise": [
-        (CrossEntropy, {"deviation": s}, {}) for s in (0.3, 0.6, 1.0)],
+        (CrossEntropy, {"deviation": s}, {}) for s in (0.3, 0.6, 1.0)
+    ],
     "weight decay": [
-        (CrossEntropy, {}, {"weight_decay": w}) for w in (3e-3, 1e-2, 3e-2)],
+        (CrossEntropy, {}, {"weight_decay": w}) for w in (3e-3, 1e-2, 3e-2)
+    ],
     "adversarial": [(adversarial(r), {}, {}) for r in (1, 2, 4)],
     "dropout + adversarial": [
-        (adversarial(r), {"dropout": 0.3}, {}) for r in (1, 2, 4)],
+        (adversarial(r), {"dropout": 0.3}, {}) for r in (1, 2, 4)
+    ],
 }
 
 # %%
@@ -722,8 +778,9 @@ dice_labels = roll_labels(few)
 def try_way(method, parts, options):
     network = partial(build, **parts)
     results = [
-        train(method(), world, network=network, epochs=50, seed=SEED,
-              **options)
+        train(
+            method(), world, network=network, epochs=50, seed=SEED, **options
+        )
         for world in (dice_labels, few)
     ]
     return results[0].last["given_accuracy"], results[1].best()
@@ -746,8 +803,14 @@ figure, (axes,) = plots.new_figure(title="Slower dice", width=7, height=4)
 told, colours = [], list(plots.COLOURS.values())
 for number, (way, found) in enumerate(points.items()):
     x, y = (100 * torch.tensor(found)).T.tolist()
-    axes.plot(x, y, label=way, color=colours[number],
-              marker=plots.MARKERS[number], linestyle=plots.DASHES[number])
+    axes.plot(
+        x,
+        y,
+        label=way,
+        color=colours[number],
+        marker=plots.MARKERS[number],
+        linestyle=plots.DASHES[number],
+    )
     pairs = zip(x, y, strict=True)
     words = [f"{b:.1f} where {a:.0f} are fitted" for a, b in pairs]
     told.append(f"{way}: {', '.join(words)}")
@@ -755,8 +818,11 @@ axes.set_xlabel("random labels fitted after 50 epochs (%)")
 axes.set_ylabel("best test accuracy, true labels (%)")
 axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.16))
 axes.grid(alpha=0.3)
-plots.show(figure, "Test accuracy with true labels (%) against the random "
-           "labels fitted (%). " + "; ".join(told) + ".")
+plots.show(
+    figure,
+    "Test accuracy with true labels (%) against the random "
+    "labels fitted (%). " + "; ".join(told) + ".",
+)
 
 
 # %%

@@ -171,6 +171,7 @@ pairflip_matrix = check(pairflip_matrix)
 # bird → airplane, cat ↔ dog, deer → horse. All other classes stay as they
 # are.
 
+
 # %%
 def show_matrices(matrices, title):
     """Draw some transition matrices side by side, with one alt text."""
@@ -359,8 +360,9 @@ print(f"wrong labels of people that lie on the map's arrows: {on_map:.0%}\n")
 for place in off.flatten().argsort(descending=True)[:9]:
     true, given = divmod(int(place), 10)
     mark = "on the map" if arrows[true, given] else ""
-    print(f"{names[true]:10} -> {names[given]:10}"
-          f" {off[true, given]:.3f}  {mark}")
+    print(
+        f"{names[true]:10} -> {names[given]:10} {off[true, given]:.3f}  {mark}"
+    )
 print(f"bird       -> airplane   {off[2, 0]:.3f}  on the map")
 assert on_map < 0.4, "most human mistakes are not on the map"
 
@@ -384,8 +386,9 @@ assert on_map < 0.4, "most human mistakes are not on the map"
 print("two people        both wrong   if a matrix were all   same label")
 for first, second in human_noise.PAIRS:
     both, same = human_noise.wrong_together(first, second).sum(0).tolist()
-    rates = [1 - human_noise.human_matrix(k).diagonal()
-             for k in (first, second)]
+    rates = [
+        1 - human_noise.human_matrix(k).diagonal() for k in (first, second)
+    ]
     chance = 5000 * (rates[0] * rates[1]).sum().item()
     print(f"{first}, {second}{both:12}{chance:20.0f}{same / both:16.0%}")
     assert both > 1.3 * chance, "some images are hard for everyone"
@@ -408,8 +411,14 @@ except datasets.DataError:
 else:
     few = photos.subset(20, seed=SEED)
     captions = [photos.class_names[label] for label in few.labels.tolist()]
-    plots.show(plots.image_grid(few.images, captions, marked=few.is_wrong,
-                                title="Labels by people, wrong ones framed"))
+    plots.show(
+        plots.image_grid(
+            few.images,
+            captions,
+            marked=few.is_wrong,
+            title="Labels by people, wrong ones framed",
+        )
+    )
 
 # %% [markdown]
 # ## Your turn: the explorer
@@ -440,8 +449,13 @@ explorer
 
 # %%
 # The same from code, so that you see a picture even if you only read.
-for kind, rate in {"pairflip": 0.45, "asymmetric": 0.6, "instance": 0.4,
-                   "human-shaped": 0.4, "symmetric": 0.85}.items():
+for kind, rate in {
+    "pairflip": 0.45,
+    "asymmetric": 0.6,
+    "instance": 0.4,
+    "human-shaped": 0.4,
+    "symmetric": 0.85,
+}.items():
     tried = explorer.try_out(kind=kind, rate=rate)
     print(f"{kind:13}{rate:5.2f}  {tried.summary()}")
 plots.show(explorer.figure())
@@ -476,17 +490,24 @@ from nlcourse.methods import CrossEntropy
 from nlcourse.training import fit
 
 runs = {
-    name: fit(CrossEntropy(), noisy, epochs=40, lr=0.05, seed=SEED,
-              progress=False)
+    name: fit(
+        CrossEntropy(), noisy, epochs=40, lr=0.05, seed=SEED, progress=False
+    )
     for name, noisy in training_sets.items()
 }
-memorized = {name: [100 * share for share in run["wrong_as_given"]]
-             for name, run in runs.items()}
+memorized = {
+    name: [100 * share for share in run["wrong_as_given"]]
+    for name, run in runs.items()
+}
 plots.show(
-    plots.lines(memorized, ylabel="taken over (%)",
-                ylim=(0, 100),
-                title="Wrong labels predicted as given, one in five wrong")
+    plots.lines(
+        memorized,
+        ylabel="taken over (%)",
+        ylim=(0, 100),
+        title="Wrong labels predicted as given, one in five wrong",
+    )
 )
+
 
 # %%
 def early(run):
@@ -499,8 +520,10 @@ print("noise          epochs      in epoch       epoch   best  last")
 for name, run in runs.items():
     shares = run["wrong_as_given"]
     half = next((i + 1 for i, s in enumerate(shares) if s > 0.5), None)
-    print(f"{name:13}{early(run):8.0%}{half!s:>12}{shares[-1]:14.0%}"
-          f"{100 * run.best():8.1f}{100 * run.last['test_accuracy']:6.1f}")
+    print(
+        f"{name:13}{early(run):8.0%}{half!s:>12}{shares[-1]:14.0%}"
+        f"{100 * run.best():8.1f}{100 * run.last['test_accuracy']:6.1f}"
+    )
 
 # %%
 first = {name: early(run) for name, run in runs.items()}
@@ -509,7 +532,8 @@ for thick in ("instance", "pair flip", "asymmetric"):
 assert first["asymmetric"] > 1.4 * first["pair flip"]
 assert all(run["wrong_as_given"][-1] > 0.7 for run in runs.values())
 assert runs["asymmetric"].best() < min(
-    run.best() for name, run in runs.items() if name != "asymmetric")
+    run.best() for name, run in runs.items() if name != "asymmetric"
+)
 
 # %% [markdown]
 # **Soonest: asymmetric noise**, by far. Then pair flip and instance-dependent
@@ -569,13 +593,20 @@ for r in (0.2, 0.4):
     plans[f"human-shaped {r}"] = human_noise.rescale(human, r).float()
     plans[f"asymmetric {r}"] = noise.asymmetric_matrix("digits", r).float()
 
+
 # %%
 def try_plan(matrix):
     """Return most told lie, lies taken over, test images that follow."""
     method, off = CrossEntropy(), matrix.clone().fill_diagonal_(0)
     given = corrupt(data.true_labels, matrix, dice(4))
-    run = fit(method, data.with_labels(given), epochs=10, lr=0.05,
-              seed=SEED, progress=False)
+    run = fit(
+        method,
+        data.with_labels(given),
+        epochs=10,
+        lr=0.05,
+        seed=SEED,
+        progress=False,
+    )
     told = probabilities_of(method, data.test_images).argmax(1)
     lies = off.argmax(1)[data.test_labels]
     spoiled = (off.sum(1) > 0)[data.test_labels]
@@ -587,8 +618,9 @@ points = {name: try_plan(matrix) for name, matrix in plans.items()}
 
 # %%
 print("matrix              most told lie   taken over   test images")
-for name, (told, taken, follow) in sorted(points.items(),
-                                          key=lambda item: item[1]):
+for name, (told, taken, follow) in sorted(
+    points.items(), key=lambda item: item[1]
+):
     print(f"{name:20}{told:13.2f}{taken:13.0%}{follow:14.0%}")
 assert points["symmetric 0.4"][1] < points["pair flip 0.2"][1]
 assert points["unlike 0.4"][1] > 0.7 * points["asymmetric 0.4"][1]
@@ -599,8 +631,13 @@ figure, (axes,) = plots.new_figure(height=3.6, title="The first ten epochs")
 table = torch.tensor(list(points.values())).T
 told, taken, follow = table.numpy()
 axes.plot(told, 100 * taken, "o", label="wrong labels taken over")
-axes.plot(told, 100 * follow, "s", label="test images that follow the lie",
-          color=plots.COLOURS["vermilion"])
+axes.plot(
+    told,
+    100 * follow,
+    "s",
+    label="test images that follow the lie",
+    color=plots.COLOURS["vermilion"],
+)
 axes.set_xlabel("most told lie: largest wrong entry of a row")
 axes.set_ylabel("share (%)")
 axes.legend(loc="upper left")
@@ -652,13 +689,16 @@ print("labels          seeds   taken over, epochs 1-5   seen through, best")
 for kind in ("human", "human matrix", "symmetric"):
     taken = column(kind, "memorized_first_5")
     through = column(kind, "seen_through_best")
-    print(f"{kind:15}{len(taken):6}{min(taken):13.0%} to {max(taken):.0%}"
-          f"{min(through):18.0%} to {max(through):.0%}")
+    print(
+        f"{kind:15}{len(taken):6}{min(taken):13.0%} to {max(taken):.0%}"
+        f"{min(through):18.0%} to {max(through):.0%}"
+    )
 thin = max(column("symmetric", "memorized_first_5"))
 assert min(column("human", "memorized_first_5")) > thin, "thin comes last"
 
-people, drawn = (column(kind, "seen_through_best")
-                 for kind in ("human", "human matrix"))
+people, drawn = (
+    column(kind, "seen_through_best") for kind in ("human", "human matrix")
+)
 less = sum(p < d for p, d in zip(people, drawn, strict=True))
 print(f"people's errors seen through less than drawn ones: {less} seeds")
 
@@ -728,9 +768,17 @@ def watch(matrix, epochs=60):
     def look(history):
         seen.append(probabilities_of(method, data.images))
 
-    fit(method, data.with_labels(given), epochs=epochs, lr=0.05, seed=SEED,
-        progress=False, on_epoch=look)
+    fit(
+        method,
+        data.with_labels(given),
+        epochs=epochs,
+        lr=0.05,
+        seed=SEED,
+        progress=False,
+        on_epoch=look,
+    )
     return seen
+
 
 # %%
 def error(estimate, true):
@@ -738,16 +786,22 @@ def error(estimate, true):
     return estimation.matrix_error(estimate, true).mean().item()
 
 
-truth = {"symmetric": symmetric_matrix(10, 0.4),
-         "pair flip": pairflip_matrix(10, 0.4)}
+truth = {
+    "symmetric": symmetric_matrix(10, 0.4),
+    "pair flip": pairflip_matrix(10, 0.4),
+}
 seen = {name: watch(matrix) for name, matrix in truth.items()}
 errors = {
     name: [error(estimate_transition(p), truth[name]) for p in seen[name]]
     for name in truth
 }
 plots.show(
-    plots.lines(errors, ylabel="error of the estimate", ylim=(0, 0.6),
-                title="Estimating the matrix, epoch by epoch")
+    plots.lines(
+        errors,
+        ylabel="error of the estimate",
+        ylim=(0, 0.6),
+        title="Estimating the matrix, epoch by epoch",
+    )
 )
 
 # %% [markdown]
@@ -765,8 +819,10 @@ show_matrices(
 )
 for name, curve in errors.items():
     nothing = error(torch.eye(10), truth[name])
-    print(f"{name:10} epoch 5: {curve[4]:.2f}   epoch 60: {curve[-1]:.2f}"
-          f"   the identity: {nothing:.2f}")
+    print(
+        f"{name:10} epoch 5: {curve[4]:.2f}   epoch 60: {curve[-1]:.2f}"
+        f"   the identity: {nothing:.2f}"
+    )
     assert curve[-1] > curve[4] + 0.05, "memorization ruins the estimate"
     assert abs(curve[-1] - nothing) < 0.05, "it says: no label is wrong"
 
@@ -801,17 +857,25 @@ robust = {
     for word, q in (("largest", 1.0), ("97th percentile", 0.97))
 }
 plots.show(
-    plots.lines(robust, ylabel="error of the estimate", ylim=(0, 0.6),
-                title="The largest score, or the 97th percentile")
+    plots.lines(
+        robust,
+        ylabel="error of the estimate",
+        ylim=(0, 0.6),
+        title="The largest score, or the 97th percentile",
+    )
 )
 for name, curve in robust.items():
-    print(f"{name:27} mean error of epochs 4 to 15: "
-          f"{sum(curve[3:15]) / 12:.2f}   epoch 60: {curve[-1]:.2f}")
+    print(
+        f"{name:27} mean error of epochs 4 to 15: "
+        f"{sum(curve[3:15]) / 12:.2f}   epoch 60: {curve[-1]:.2f}"
+    )
 
 # %%
 for name in truth:
-    largest, rank = (robust[f"{name}, {word}"][3:15]
-                     for word in ("largest", "97th percentile"))
+    largest, rank = (
+        robust[f"{name}, {word}"][3:15]
+        for word in ("largest", "97th percentile")
+    )
     assert sum(rank) < sum(largest), "the rank is the better witness"
     assert robust[f"{name}, 97th percentile"][-1] > 0.3, "not at the end"
 
@@ -832,6 +896,7 @@ for name in truth:
 # with the held-out given labels? It disagrees because labels are wrong *or*
 # because it is wrong itself. So read it as an upper bound.
 
+
 # %%
 def hold_out(given, share=0.2):
     """Return positions to train on and positions held out."""
@@ -844,9 +909,12 @@ def training_part(given, places):
     """Return the data set of some training examples."""
     import dataclasses
 
-    return dataclasses.replace(data, images=data.images[places],
-                               labels=given[places],
-                               true_labels=data.true_labels[places])
+    return dataclasses.replace(
+        data,
+        images=data.images[places],
+        labels=given[places],
+        true_labels=data.true_labels[places],
+    )
 
 
 # %%
@@ -861,8 +929,15 @@ def first_answer(given, epochs=20):
         if loss < best["loss"]:
             best.update(loss=loss, p=p, epoch=len(history))
 
-    fit(method, training_part(given, train), epochs=epochs, lr=0.05,
-        seed=SEED, progress=False, on_epoch=look)
+    fit(
+        method,
+        training_part(given, train),
+        epochs=epochs,
+        lr=0.05,
+        seed=SEED,
+        progress=False,
+        on_epoch=look,
+    )
     p = best["p"]
     matrix = estimation.estimate_transition(p, quantile=0.97)
     disagree = (p[held].argmax(1) != given[held]).float().mean().item()
@@ -871,8 +946,13 @@ def first_answer(given, epochs=20):
 
 # %%
 unknown = {"no noise": torch.eye(10)}
-for name in ("symmetric 0.2", "symmetric 0.4", "human-shaped 0.4",
-             "pair flip 0.3", "asymmetric 0.4"):
+for name in (
+    "symmetric 0.2",
+    "symmetric 0.4",
+    "human-shaped 0.4",
+    "pair flip 0.3",
+    "asymmetric 0.4",
+):
     unknown[name] = plans[name]
 unknown["symmetric 0.6"] = symmetric_matrix(10, 0.6)
 
@@ -916,8 +996,10 @@ print()
 print("digits, here                           last      best")
 for name in ("symmetric", "asymmetric"):
     run = runs[name]
-    print(f"{name:30}{training_sets[name].noise_rate:6.0%}"
-          f"{100 * run.last['test_accuracy']:10.1f}{100 * run.best():10.1f}")
+    print(
+        f"{name:30}{training_sets[name].noise_rate:6.0%}"
+        f"{100 * run.last['test_accuracy']:10.1f}{100 * run.best():10.1f}"
+    )
 assert runs["asymmetric"].best() < runs["symmetric"].best()
 
 # %% [markdown]

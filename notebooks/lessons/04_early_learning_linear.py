@@ -78,13 +78,22 @@ across = torch.nn.functional.normalize(across - (across @ v) * v, dim=0)
 figure, (axes,) = plots.new_figure(title="The data, seen from one side")
 for label, colour, marker in ((0, "blue", "o"), (1, "vermilion", "s")):
     chosen = x[given_labels == label]
-    axes.scatter(chosen @ v, chosen @ across, marker=marker, s=22,
-                 color=plots.COLOURS[colour], label=f"given label {label}")
+    axes.scatter(
+        chosen @ v,
+        chosen @ across,
+        marker=marker,
+        s=22,
+        color=plots.COLOURS[colour],
+        label=f"given label {label}",
+    )
 axes.set(xlabel="along v", ylabel="across v")
 axes.legend()
 right = ((x @ v > 0) == (true_labels == 0)).double().mean()
-plots.show(figure, f"Two separate clouds, left and right of zero along v; "
-           f"both given labels occur in both. v alone gets {right:.0%} right.")
+plots.show(
+    figure,
+    f"Two separate clouds, left and right of zero along v; "
+    f"both given labels occur in both. v alone gets {right:.0%} right.",
+)
 
 # %% [markdown]
 # ## The model
@@ -113,6 +122,7 @@ plots.show(figure, f"Two separate clouds, left and right of zero along v; "
 #
 # Write the last line of the derivation as code. One matrix product does the
 # sum over the examples. No autograd here: you know the answer.
+
 
 # %%
 def gradient(theta, features, given_labels):
@@ -163,6 +173,7 @@ assert difference.abs().max() < 1e-12
 #
 # Write the cosine between $d$ and $v$. Do not rely on $v$ having length 1.
 
+
 # %%
 def alignment(gradient, separator):
     """Cosine of the angle between minus the gradient and v.
@@ -189,6 +200,7 @@ alignment = check(alignment)
 # answer.
 #
 # **Exercise 4.3** · difficulty ●●○○○ · importance ●●●●● · 8 minutes
+
 
 # %%
 def accuracy_on_wrong(theta, features, given_labels, true_labels):
@@ -227,15 +239,14 @@ lr, aligned, seen_through = 0.5, [], []
 for _ in range(101):
     slope = gradient(theta, x, given_labels)
     aligned.append(alignment(slope, v))
-    seen_through.append(
-        accuracy_on_wrong(theta, x, given_labels, true_labels)
-    )
+    seen_through.append(accuracy_on_wrong(theta, x, given_labels, true_labels))
     theta = theta - lr * slope
 
 
 # %% [markdown]
 # The steps stand on a logarithmic axis: the first ten matter as much as the
 # last thousands. (Step 0, before the first step, has its own place.)
+
 
 # %%
 def against_steps(series, steps, **words):
@@ -245,8 +256,13 @@ def against_steps(series, steps, **words):
     axes = figure.axes[0]
     axes.set_xscale("symlog", linthresh=1)
     axes.set_xlim(-0.1, 1.1 * max(steps))
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=2,
-                frameon=False, fontsize=plots.SMALL_FONT)
+    axes.legend(
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+        ncols=2,
+        frameon=False,
+        fontsize=plots.SMALL_FONT,
+    )
     return figure
 
 
@@ -255,8 +271,15 @@ early = {
     "alignment of minus the gradient with v": aligned,
     "wrongly labelled, seen through": seen_through,
 }
-plots.show(against_steps(early, range(101), title="Claim 1: early learning",
-                         ylabel="cosine, share", ylim=(0, 1)))
+plots.show(
+    against_steps(
+        early,
+        range(101),
+        title="Claim 1: early learning",
+        ylabel="cosine, share",
+        ylim=(0, 1),
+    )
+)
 
 # %% [markdown]
 # Both halves of the claim are there. At first the gradient points almost
@@ -268,10 +291,13 @@ plots.show(against_steps(early, range(101), title="Claim 1: early learning",
 
 # %%
 top = max(range(101), key=seen_through.__getitem__)
-print(f"alignment at step 0: {aligned[0]:.2f}, at step 100: "
-      f"{aligned[100]:.2f}")
-print(f"seen through at step 0: {seen_through[0]:.0%}, "
-      f"at best {seen_through[top]:.0%} (step {top})")
+print(
+    f"alignment at step 0: {aligned[0]:.2f}, at step 100: {aligned[100]:.2f}"
+)
+print(
+    f"seen through at step 0: {seen_through[0]:.0%}, "
+    f"at best {seen_through[top]:.0%} (step {top})"
+)
 assert aligned[0] > 0.5
 assert seen_through[top] > seen_through[0]
 
@@ -302,30 +328,41 @@ assert abs(run.at("alignment", 10) - aligned[10]) < 1e-9
 # We look at the entry of $p - y$ that belongs to the **true** class. A clean
 # example has $p - 1$ there, a wrongly labelled one $p - 0$.
 
+
 # %%
 def coefficients(run, title, until=10_000):
     """Draw the coefficients of both groups, with one standard deviation."""
     shown = run["step"] <= until
     steps = run["step"][shown]
     groups = {"rightly labelled": "clean", "wrongly labelled": "wrong"}
-    means = {name: run[f"{group}_coefficient"][shown]
-             for name, group in groups.items()}
-    figure = against_steps(means, steps, title=title,
-                           ylabel="coefficient of the true class")
+    means = {
+        name: run[f"{group}_coefficient"][shown]
+        for name, group in groups.items()
+    }
+    figure = against_steps(
+        means, steps, title=title, ylabel="coefficient of the true class"
+    )
     for name, colour in zip(groups, ("blue", "vermilion"), strict=True):
         spread = run[f"{groups[name]}_coefficient_std"][shown]
         figure.axes[0].fill_between(
-            steps, means[name] - spread, means[name] + spread, alpha=0.2,
-            color=plots.COLOURS[colour], linewidth=0)
+            steps,
+            means[name] - spread,
+            means[name] + spread,
+            alpha=0.2,
+            color=plots.COLOURS[colour],
+            linewidth=0,
+        )
     return figure
 
 
 # %%
 plots.show(coefficients(run, "Claim 2: clean gradients vanish"))
 for step in (0, 10, 100, 1000, 10_000):
-    print(f"step {step:6d}: rightly labelled "
-          f"{run.at('clean_coefficient', step):+.2f}, wrongly labelled "
-          f"{run.at('wrong_coefficient', step):+.2f}")
+    print(
+        f"step {step:6d}: rightly labelled "
+        f"{run.at('clean_coefficient', step):+.2f}, wrongly labelled "
+        f"{run.at('wrong_coefficient', step):+.2f}"
+    )
 early_clean = [run.at("clean_coefficient", step) for step in (0, 10)]
 early_wrong = [run.at("wrong_coefficient", step) for step in (0, 10)]
 assert abs(early_clean[1]) < abs(early_clean[0])
@@ -350,8 +387,10 @@ print("  step  forwards  backwards  alignment")
 for step in (0, 3, 10, 30, 100):
     forwards = -(1 - share) * run.at("clean_coefficient", step)
     backwards = share * run.at("wrong_coefficient", step)
-    print(f"{step:6d} {forwards:9.3f} {backwards:10.3f} "
-          f"{run.at('alignment', step):10.2f}")
+    print(
+        f"{step:6d} {forwards:9.3f} {backwards:10.3f} "
+        f"{run.at('alignment', step):10.2f}"
+    )
 
 # %% [markdown]
 # After some thirty steps they balance. Along $v$ nothing moves any more.
@@ -370,12 +409,21 @@ shares = {
     "wrongly labelled, memorized": 100 * run["wrong_as_given"],
     "all given labels fitted": 100 * run["fitted"],
 }
-plots.show(against_steps(shares, run["step"], title="Claim 3: memorization",
-                         ylabel="share of the points (%)", ylim=(0, 100)))
+plots.show(
+    against_steps(
+        shares,
+        run["step"],
+        title="Claim 3: memorization",
+        ylabel="share of the points (%)",
+        ylim=(0, 100),
+    )
+)
 for step in (0, 10, 100, 1000, 3000, 10_000):
-    print(f"step {step:6d}: seen through "
-          f"{run.at('wrong_as_true', step):4.0%}, fitted "
-          f"{run.at('fitted', step):4.0%}")
+    print(
+        f"step {step:6d}: seen through "
+        f"{run.at('wrong_as_true', step):4.0%}, fitted "
+        f"{run.at('fitted', step):4.0%}"
+    )
 assert run["fitted"][-1] == 1.0
 
 # %% [markdown]
@@ -387,6 +435,7 @@ assert run["fitted"][-1] == 1.0
 #
 # Other points, other first weights: does it always go like this? Five seeds,
 # taken as they come.
+
 
 # %%
 def repeat(seed, sigma=0.1, n=120, p=100, **options):
@@ -400,8 +449,10 @@ runs = [repeat(seed) for seed in range(5)]
 print("seed  start  step 10  step 3000  fitted at the end")
 for seed, one in enumerate(runs):
     at = [one.at("wrong_as_true", step) for step in (0, 10, 3000)]
-    print(f"{seed:4d} {at[0]:6.0%} {at[1]:8.0%} {at[2]:10.0%} "
-          f"{one['fitted'][-1]:12.0%}")
+    print(
+        f"{seed:4d} {at[0]:6.0%} {at[1]:8.0%} {at[2]:10.0%} "
+        f"{one['fitted'][-1]:12.0%}"
+    )
 
 # %%
 at_ten = sorted(one.at("wrong_as_true", 10) for one in runs)
@@ -411,8 +462,10 @@ for one in runs:
     assert gain > 0.05, "early learning"
     assert one.at("wrong_as_true", 3000) < 0.1, "memorization"
     assert one["fitted"][-1] == 1.0
-print(f"seen through at step 10: {at_ten[0]:.0%} to {at_ten[-1]:.0%}, "
-      f"median {at_ten[2]:.0%}")
+print(
+    f"seen through at step 10: {at_ten[0]:.0%} to {at_ten[-1]:.0%}, "
+    f"median {at_ten[2]:.0%}"
+)
 
 # %% [markdown]
 # The **order of events** is the same every time. The **height** of the peak
@@ -427,8 +480,10 @@ print("    p   worst and median of ten peaks")
 worst = {}
 for features in (25, 100, 400):
     peaks = sorted(
-        repeat(seed, n=round(1.2 * features), p=features, steps=20)
-        .peak("wrong_as_true")[0] for seed in range(10)
+        repeat(seed, n=round(1.2 * features), p=features, steps=20).peak(
+            "wrong_as_true"
+        )[0]
+        for seed in range(10)
     )
     worst[features] = peaks[0]
     print(f"{features:5d} {peaks[0]:8.0%} {(peaks[4] + peaks[5]) / 2:8.0%}")
@@ -457,23 +512,26 @@ def squared(run, group, step):
     return 4 * (mean**2 + spread**2)
 
 
-print("theta.v at the start, seeds 0 to 4:",
-      ", ".join(f"{one.at('overlap', 0):+.2f}" for one in runs))
-moved = {group: squared(run, group, T) - squared(run, group, 0)
-         for group in ("clean", "wrong")}
+print(
+    "theta.v at the start, seeds 0 to 4:",
+    ", ".join(f"{one.at('overlap', 0):+.2f}" for one in runs),
+)
+moved = {
+    group: squared(run, group, T) - squared(run, group, 0)
+    for group in ("clean", "wrong")
+}
 
 # %%
 print(f"T = step {T}                        the paper      here")
 print(f"smallest alignment before T       > 0.167    {until:6.3f}")
-print(f"seen through at the start        <= .5001    "
-      f"{run.at('wrong_as_true', 0):6.3f}")
+print(
+    f"seen through at the start        <= .5001    "
+    f"{run.at('wrong_as_true', 0):6.3f}"
+)
 print(f"seen through at T                 > .9999    {best:6.3f}")
-print(f"squared kappa, clean, 0 to T     <= -0.05    "
-      f"{moved['clean']:+6.3f}")
-print(f"squared kappa, wrong, 0 to T     >= +0.05    "
-      f"{moved['wrong']:+6.3f}")
-print(f"given labels fitted in the end       1.0     "
-      f"{run['fitted'][-1]:6.3f}")
+print(f"squared kappa, clean, 0 to T     <= -0.05    {moved['clean']:+6.3f}")
+print(f"squared kappa, wrong, 0 to T     >= +0.05    {moved['wrong']:+6.3f}")
+print(f"given labels fitted in the end       1.0     {run['fitted'][-1]:6.3f}")
 assert moved["clean"] < 0 < moved["wrong"]
 
 # %% [markdown]
@@ -501,10 +559,15 @@ sigmas = (0.1, 0.2, 0.5)
 print("sigma  predicted  measured (mean of 20 draws)")
 for value in sigmas:
     predicted = a / (a**2 + value**2 * p / n) ** 0.5
-    measured = sum(
-        repeat(seed, sigma=value, theta=torch.zeros(2, p), steps=1)
-        ["alignment"][0] for seed in range(20)
-    ) / 20
+    measured = (
+        sum(
+            repeat(seed, sigma=value, theta=torch.zeros(2, p), steps=1)[
+                "alignment"
+            ][0]
+            for seed in range(20)
+        )
+        / 20
+    )
     print(f"{value:5.1f} {predicted:10.2f} {measured:9.2f}")
 
 # %% [markdown]
@@ -521,9 +584,15 @@ means = {
     f"sigma {value}": 100 * sum(one["wrong_as_true"] for one in five) / 5
     for value, five in by_sigma.items()
 }
-plots.show(against_steps(
-    means, run["step"], title="Wrongly labelled, seen through",
-    ylabel="share of them (%), mean of five", ylim=(0, 100)))
+plots.show(
+    against_steps(
+        means,
+        run["step"],
+        title="Wrongly labelled, seen through",
+        ylabel="share of them (%), mean of five",
+        ylim=(0, 100),
+    )
+)
 
 # %%
 gains = {}
@@ -531,8 +600,10 @@ for value, five in by_sigma.items():
     tops = [one.peak("wrong_as_true")[0] for one in five]
     starts = [one.at("wrong_as_true", 0) for one in five]
     gains[value] = (sum(tops) - sum(starts)) / 5
-    print(f"sigma {value}: mean start {sum(starts) / 5:.0%}, "
-          f"mean peak {sum(tops) / 5:.0%}")
+    print(
+        f"sigma {value}: mean start {sum(starts) / 5:.0%}, "
+        f"mean peak {sum(tops) / 5:.0%}"
+    )
 assert gains[0.1] > gains[0.2] > gains[0.5]
 assert gains[0.5] < 0.15, "early learning has gone"
 
@@ -549,20 +620,28 @@ assert gains[0.5] < 0.15, "early learning has gone"
 
 # %%
 low, high = linear.region(flip)
-print(f"region of p/n: {low:g} to {high:g}, so {p / high:.0f} to "
-      f"{p / low:.0f} points for p = {p}")
+print(
+    f"region of p/n: {low:g} to {high:g}, so {p / high:.0f} to "
+    f"{p / low:.0f} points for p = {p}"
+)
 ratios = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2)
-by_ratio = [[repeat(seed, n=round(p / ratio)) for seed in range(2)]
-            for ratio in ratios]
+by_ratio = [
+    [repeat(seed, n=round(p / ratio)) for seed in range(2)] for ratio in ratios
+]
 fitted = [50 * sum(one["fitted"][-1] for one in pair) for pair in by_ratio]
-memorized = [50 * sum(one["wrong_as_given"][-1] for one in pair)
-             for pair in by_ratio]
+memorized = [
+    50 * sum(one["wrong_as_given"][-1] for one in pair) for pair in by_ratio
+]
 
 # %%
 figure = plots.lines(
     {"all given labels fitted": fitted, "wrong labels memorized": memorized},
-    x=ratios, xlabel="p / n", ylabel="share after 10,000 steps (%)",
-    title="The shaded region is the theorem's", ylim=(0, 100))
+    x=ratios,
+    xlabel="p / n",
+    ylabel="share after 10,000 steps (%)",
+    title="The shaded region is the theorem's",
+    ylim=(0, 100),
+)
 figure.axes[0].axvspan(low, high, color=plots.COLOURS["sky"], alpha=0.3)
 figure.axes[0].legend(loc="lower right")
 figure.alt_text += f" The region from {low:g} to {high:g} is shaded."
@@ -595,14 +674,21 @@ from nlcourse.widgets.linear_explorer import LinearExplorer
 def judge(run):
     """Say whether the goal is reached, and why."""
     asked, seen = run.settings, run.history["wrong_as_true"][-1]
-    fair = (asked.sigma >= 0.1 and asked.flip == 0.4
-            and asked.lambda_ == 0 and asked.inside)
+    fair = (
+        asked.sigma >= 0.1
+        and asked.flip == 0.4
+        and asked.lambda_ == 0
+        and asked.inside
+    )
     words = f"seen through {seen:.0%} at step size {asked.lr:.3g}"
     return bool(fair and seen > 0.5), words if fair else "other settings"
 
 
-goal = Goal("Over half of the wrongly labelled seen through at the end, "
-            "with the largest step size.", judge)
+goal = Goal(
+    "Over half of the wrongly labelled seen through at the end, "
+    "with the largest step size.",
+    judge,
+)
 explorer = LinearExplorer(goal=goal)
 explorer
 
@@ -639,13 +725,24 @@ assert not first.reached
 # something else, $\lambda g$ cancels its pull.
 
 # %%
-held = {f"ELR, lambda {value:g}" if value else "cross entropy":
-        linear.gradient_descent(data, theta=start, lambda_=value, beta=0.7)
-        for value in (0.0, 1.0, 3.0)}
+held = {
+    f"ELR, lambda {value:g}"
+    if value
+    else "cross entropy": linear.gradient_descent(
+        data, theta=start, lambda_=value, beta=0.7
+    )
+    for value in (0.0, 1.0, 3.0)
+}
 seen = {name: 100 * one["wrong_as_true"] for name, one in held.items()}
-plots.show(against_steps(
-    seen, run["step"], title="Wrongly labelled, seen through",
-    ylabel="share of them (%)", ylim=(0, 100)))
+plots.show(
+    against_steps(
+        seen,
+        run["step"],
+        title="Wrongly labelled, seen through",
+        ylabel="share of them (%)",
+        ylim=(0, 100),
+    )
+)
 assert held["ELR, lambda 3"]["wrong_as_true"][-1] == 1.0
 assert held["cross entropy"]["wrong_as_true"][-1] < 0.1
 
@@ -654,18 +751,26 @@ for seed in range(5):
     strong, weak = (repeat(seed, lambda_=value) for value in (3.0, 1.0))
     late = strong["step"] >= 30
     lowest = strong["wrong_as_true"][late].min()
-    print(f"seed {seed}: lambda 3 at least {lowest:.0%} from step 30 on, "
-          f"lambda 1 at the end {weak['wrong_as_true'][-1]:.0%}")
+    print(
+        f"seed {seed}: lambda 3 at least {lowest:.0%} from step 30 on, "
+        f"lambda 1 at the end {weak['wrong_as_true'][-1]:.0%}"
+    )
     assert lowest == 1.0
 
 # %%
-plots.show(coefficients(held["ELR, lambda 3"], "p - y + lambda g, ELR with "
-                        "lambda 3", until=30))
+plots.show(
+    coefficients(
+        held["ELR, lambda 3"], "p - y + lambda g, ELR with lambda 3", until=30
+    )
+)
 for name in ("cross entropy", "ELR, lambda 3"):
     one = held[name]
-    pairs = [f"{one.at('clean_coefficient', step):+.2f} / "
-             f"{one.at('wrong_coefficient', step):+.2f}, alignment "
-             f"{one.at('alignment', step):.2f}" for step in (0, 10, 25)]
+    pairs = [
+        f"{one.at('clean_coefficient', step):+.2f} / "
+        f"{one.at('wrong_coefficient', step):+.2f}, alignment "
+        f"{one.at('alignment', step):.2f}"
+        for step in (0, 10, 25)
+    ]
     print(f"{name}: right / wrong " + "; ".join(pairs))
 assert held["ELR, lambda 3"].at("alignment", 25) > 0.9
 
@@ -720,28 +825,48 @@ def measure(history):
     pull = linear.true_class_coefficients(
         scores.detach().softmax(dim=1), given, true
     )
-    measured.append((F.cosine_similarity(as_given, if_right, dim=0).item(),
-                     pull[given == true].mean().item(),
-                     pull[given != true].mean().item()))
+    measured.append(
+        (
+            F.cosine_similarity(as_given, if_right, dim=0).item(),
+            pull[given == true].mean().item(),
+            pull[given != true].mean().item(),
+        )
+    )
 
 
 # %%
-history = fit(method, digits, epochs=60, lr=0.05, seed=0, device="cpu",
-              on_epoch=measure, progress=False)
+history = fit(
+    method,
+    digits,
+    epochs=60,
+    lr=0.05,
+    seed=0,
+    device="cpu",
+    on_epoch=measure,
+    progress=False,
+)
 cosines, clean, wrong = zip(*measured, strict=True)
-plots.show(plots.lines(
-    {"cosine of the gradient and that of true labels": cosines,
-     "coefficient, rightly labelled": clean,
-     "coefficient, wrongly labelled": wrong},
-    title="Claims 1 and 2 in a network on digits",
-    ylabel="cosine, coefficient"))
+plots.show(
+    plots.lines(
+        {
+            "cosine of the gradient and that of true labels": cosines,
+            "coefficient, rightly labelled": clean,
+            "coefficient, wrongly labelled": wrong,
+        },
+        title="Claims 1 and 2 in a network on digits",
+        ylabel="cosine, coefficient",
+    )
+)
 
 # %%
-plots.show(plots.label_shares(
-    history, title="Claims 1 and 3 in a network on digits"))
+plots.show(
+    plots.label_shares(history, title="Claims 1 and 3 in a network on digits")
+)
 print(f"cosine: epoch 1 {cosines[0]:.2f}, last {cosines[-1]:.2f}")
-print(f"coefficient, wrong labels: epoch 1 {wrong[0]:.2f}, highest "
-      f"{max(wrong):.2f}, last {wrong[-1]:.2f}")
+print(
+    f"coefficient, wrong labels: epoch 1 {wrong[0]:.2f}, highest "
+    f"{max(wrong):.2f}, last {wrong[-1]:.2f}"
+)
 print(f"memorized at the end: {history.last['wrong_as_given']:.0%}")
 assert cosines[0] > 0.5 > cosines[-1]
 assert max(wrong) > wrong[0] + 0.1

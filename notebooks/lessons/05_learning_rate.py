@@ -73,6 +73,7 @@ print(f"{len(noisy.labels)} images, {noisy.noise_rate:.1%} wrong labels")
 # take over its ingredients: **batch norm**, momentum 0.9 and **weight
 # decay**. Which of them matters? Keep the question in mind.
 
+
 # %%
 def network(image_shape, num_classes):
     """Two hidden layers of 128 units, each with batch norm."""
@@ -110,6 +111,7 @@ print(f"our weight decay                {DECAY:7.4f}")
 # %% [markdown]
 # One function for all runs of this lesson. It spoils the labels, trains, and
 # returns the history.
+
 
 # %%
 def train(noise_rate, lr, epochs=EPOCHS, *, seed=SEED, **more):
@@ -181,8 +183,10 @@ runs |= {0.02: low, 0.2: high}
 print("  rate   way after 60 epochs   memorized   loss")
 for rate, history in runs.items():
     row = history.last
-    print(f"{rate:6}{60 * rate:22.2f}{row['wrong_as_given']:12.1%}"
-          f"{row['train_loss']:7.2f}")
+    print(
+        f"{rate:6}{60 * rate:22.2f}{row['wrong_as_given']:12.1%}"
+        f"{row['train_loss']:7.2f}"
+    )
 
 # %%
 way = np.geomspace(0.002, 12, 80)
@@ -226,6 +230,7 @@ assert max(high["wrong_as_given"]) < 0.3, "at no time"
 # How do you tell the two cases apart if you have no true labels? Look at the
 # **training loss**. Does it still fall, or does it stand still?
 
+
 # %%
 def fall(history):
     """How much the loss fell from one stretch of ten epochs to the next."""
@@ -260,6 +265,7 @@ assert best > high.mean_last("test_accuracy"), "so far, slow is better"
 # the old rate, and epoch 60 the first one with the new rate. It stays until
 # the next milestone.
 
+
 # %%
 def step_schedule(epoch, lr, milestones, factor):
     """The learning rate in an epoch.
@@ -293,6 +299,7 @@ step_schedule = check(step_schedule)
 # the lesson. **Before you run it:** where will the five loss curves end in
 # the first stage? Where in the last?
 
+
 # %%
 def three_stages(optimizer):
     """Full rate, a tenth from epoch 60, a hundredth from epoch 120."""
@@ -306,6 +313,7 @@ staged = {
     rate: train(rate, lr=0.2, epochs=180, schedule=three_stages)
     for rate in rates
 }
+
 
 # %%
 def mark_milestones(figure):
@@ -333,6 +341,7 @@ plots.show(mark_milestones(figure))
 # * **After each drop** the loss falls and goes on falling. The network
 #   memorizes after all. Nothing else changed, only the rate.
 
+
 # %%
 def plateau(history):
     """Mean training loss over the last ten epochs of the first stage."""
@@ -342,8 +351,10 @@ def plateau(history):
 print("noise   plateau   end of training   memorized at the end")
 for rate, run in staged.items():
     end = run.mean_last("train_loss")
-    print(f"{rate:5.0%}{plateau(run):10.2f}{end:18.2f}"
-          f"{run.last['wrong_as_given']:23.1%}")
+    print(
+        f"{rate:5.0%}{plateau(run):10.2f}{end:18.2f}"
+        f"{run.last['wrong_as_given']:23.1%}"
+    )
     assert end < 0.75 * plateau(run), "the loss falls when the rate does"
 
 levels = [plateau(run) for run in staged.values()]
@@ -368,9 +379,7 @@ assert steps.min() > 0.1, "the plateaus are in the order of the noise"
 figure = plots.lines(
     {
         "test": plots.percent(staged[0.4], "test_accuracy"),
-        "wrong labels memorized": plots.percent(
-            staged[0.4], "wrong_as_given"
-        ),
+        "wrong labels memorized": plots.percent(staged[0.4], "wrong_as_given"),
     },
     title="Three stages at 40 % wrong labels",
     ylabel="share (%)",
@@ -435,6 +444,7 @@ for epoch in range(180):
 # Write it. One trap: at $r = 0$ the formula says $0 \cdot \ln 0$. What cannot
 # happen costs nothing, so this part is 0. `torch.special.entr(p)` is
 # $-p \ln p$ and knows that.
+
 
 # %%
 def irreducible_loss(noise_rate, num_classes):
@@ -522,6 +532,7 @@ for lower, formula in zip(low_losses[1:], ideal[1:], strict=True):
 # first point answer with the first rate, above its last point with the last.
 # You may use any tool, for example `numpy.interp`.
 
+
 # %%
 def estimate_noise_rate(loss, noise_rates, losses):
     """The noise rate at which the curve has this loss.
@@ -559,7 +570,8 @@ estimate_noise_rate = check(estimate_noise_rate)
 grid = torch.linspace(0, 0.89, 90)
 curves = {
     "formula": (
-        grid, torch.tensor([irreducible_loss(r, 10) for r in grid.tolist()])
+        grid,
+        torch.tensor([irreducible_loss(r, 10) for r in grid.tolist()]),
     ),
     "measured": (torch.tensor(rates), torch.tensor(levels)),
 }
@@ -581,8 +593,10 @@ for number, secret in enumerate(secrets, start=1):
 
 for name, wrong in errors.items():
     mean = sum(wrong) / len(wrong)
-    print(f"{name:9} mean error {100 * mean:.1f} points, "
-          f"largest {100 * max(wrong):.1f} points")
+    print(
+        f"{name:9} mean error {100 * mean:.1f} points, "
+        f"largest {100 * max(wrong):.1f} points"
+    )
     assert mean < 0.04, "a few points, not more"
     assert max(wrong) < 0.08, "even the worst of five"
 
@@ -607,8 +621,10 @@ for rate in (0.2, 0.4):
     run = train(rate, lr=0.2, epochs=40, kind="pairflip")
     loss = run.mean_last("train_loss")
     guess = estimate_noise_rate(loss, *curves["formula"])
-    print(f"{rate:9.0%}{loss:8.2f}{guess:10.1%}"
-          f"{run.mean_last('wrong_as_given'):12.1%}")
+    print(
+        f"{rate:9.0%}{loss:8.2f}{guess:10.1%}"
+        f"{run.mean_last('wrong_as_given'):12.1%}"
+    )
 
 assert guess < 0.3, "far too low: the wrong formula for this noise"
 
@@ -685,8 +701,10 @@ six = {
     "rate 0.2,  plain, our decay": plain_decay,
 }
 for name, run in six.items():
-    print(f"{name:32} memorized {run.mean_last('wrong_as_given'):6.1%}"
-          f"   test {run.mean_last('test_accuracy'):6.1%}")
+    print(
+        f"{name:32} memorized {run.mean_last('wrong_as_given'):6.1%}"
+        f"   test {run.mean_last('test_accuracy'):6.1%}"
+    )
 assert no_decay.mean_last("wrong_as_given") > 0.7, "the rate alone: no"
 assert more_decay.mean_last("wrong_as_given") < 0.2, "the product: yes"
 top = high.mean_last("test_accuracy")
@@ -804,8 +822,14 @@ except DivergedError as error:
 # and take our three-stage runs.
 
 # %%
-paper = [(0.0, 93.5, 93.4), (0.1, 91.0, 87.0), (0.3, 88.4, 72.2),
-         (0.5, 85.0, 55.3), (0.7, 78.4, 36.6), (0.9, 41.1, 20.4)]
+paper = [
+    (0.0, 93.5, 93.4),
+    (0.1, 91.0, 87.0),
+    (0.3, 88.4, 72.2),
+    (0.5, 85.0, 55.3),
+    (0.7, 78.4, 36.6),
+    (0.9, 41.1, 20.4),
+]
 print("wrong labels    best    last")
 for rate, best, last in paper:
     print(f"{0.9 * rate:8.0%}{best:12.1f}{last:8.1f}   CIFAR-10, paper")

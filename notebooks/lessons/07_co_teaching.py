@@ -78,6 +78,7 @@ print(f"{noisy.noise_rate:.1%} of the {len(noisy.labels)} labels are wrong")
 # one after **3** epochs, one after **60**. The settings stay the same in the
 # whole lesson.
 
+
 # %%
 def example_losses(method, dataset):
     """Loss of every training example on its given label, float (n,)."""
@@ -98,8 +99,10 @@ plain = fit(old, noisy, epochs=60, **SETTINGS)
 print(plain)
 
 # %%
-losses = {"3 epochs": example_losses(young, noisy),
-          "60 epochs": example_losses(old, noisy)}
+losses = {
+    "3 epochs": example_losses(young, noisy),
+    "60 epochs": example_losses(old, noisy),
+}
 
 bins = torch.logspace(-4, 1, 36).numpy()
 
@@ -108,22 +111,40 @@ def histogram(axes, values, heading):
     """Draw the losses of right and wrong labels; say it in words, too."""
     values = values.clamp(min=1e-4)  # a log axis has no zero
     right, wrong = values[~noisy.is_wrong], values[noisy.is_wrong]
-    axes.hist(right.numpy(), bins, hatch="//", color=plots.COLOURS["sky"],
-              label="right label")
-    axes.hist(wrong.numpy(), bins, histtype="step", linewidth=2,
-              color=plots.COLOURS["vermilion"], label="wrong label")
+    axes.hist(
+        right.numpy(),
+        bins,
+        hatch="//",
+        color=plots.COLOURS["sky"],
+        label="right label",
+    )
+    axes.hist(
+        wrong.numpy(),
+        bins,
+        histtype="step",
+        linewidth=2,
+        color=plots.COLOURS["vermilion"],
+        label="wrong label",
+    )
     axes.set(title=heading, xscale="log", xlabel="loss", ylabel="examples")
     axes.legend(loc="best")
-    return (f"{heading}: median loss {right.median():.3f} for right and "
-            f"{wrong.median():.3f} for wrong labels. ")
+    return (
+        f"{heading}: median loss {right.median():.3f} for right and "
+        f"{wrong.median():.3f} for wrong labels. "
+    )
 
 
 # %%
 figure, panels = plots.new_figure(2, title="The loss of every example")
-words = [histogram(axes, losses[when], f"after {when}")
-         for axes, when in zip(panels, losses, strict=True)]
-plots.show(figure, alt="Two histograms of the training losses, right and "
-           "wrong labels apart, " + "".join(words))
+words = [
+    histogram(axes, losses[when], f"after {when}")
+    for axes, when in zip(panels, losses, strict=True)
+]
+plots.show(
+    figure,
+    alt="Two histograms of the training losses, right and "
+    "wrong labels apart, " + "".join(words),
+)
 
 # %% [markdown]
 # On the **left** there are two hills. The network has learned what most
@@ -138,6 +159,7 @@ plots.show(figure, alt="Two histograms of the training losses, right and "
 # The picture holds the whole method: *small losses are probably right labels,
 # as long as the network has not memorized.* Let us put a number on it.
 
+
 # %%
 def precision_of_smallest(values, share):
     """Share of right labels among the given share of smallest losses."""
@@ -145,8 +167,9 @@ def precision_of_smallest(values, share):
     return (~noisy.is_wrong[kept]).float().mean().item()
 
 
-found = {when: precision_of_smallest(values, 0.6)
-         for when, values in losses.items()}
+found = {
+    when: precision_of_smallest(values, 0.6) for when, values in losses.items()
+}
 for when, precision in found.items():
     print(f"after {when:>9}: {precision:.1%} of the 60 % smallest are right")
 assert found["3 epochs"] > 0.85, "early losses should tell right from wrong"
@@ -208,6 +231,7 @@ assert found["3 epochs"] > found["60 epochs"] + 0.05
 # Write the share to **drop** in epoch 0, 1, 2, ... Stuck? Remove the `#` in
 # front of `hint` below the exercise, and run that cell once more for more.
 
+
 # %%
 def forget_rate(epoch, noise_rate, ramp_epochs, exponent=1.0):
     """Share of each batch to drop.
@@ -242,8 +266,14 @@ schedules = {
     "ramp 10, exponent 2": [forget_rate(e, 0.4, 10, 2.0) for e in epochs],
     "ramp 10, exponent 0.5": [forget_rate(e, 0.4, 10, 0.5) for e in epochs],
 }
-plots.show(plots.lines(schedules, x=list(epochs), ylabel="share to drop",
-                       title="Drop nothing at first, 0.4 in the end"))
+plots.show(
+    plots.lines(
+        schedules,
+        x=list(epochs),
+        ylabel="share to drop",
+        title="Drop nothing at first, 0.4 in the end",
+    )
+)
 
 # %% [markdown]
 # ## Step 3: whom to keep
@@ -255,6 +285,7 @@ plots.show(plots.lines(schedules, x=list(epochs), ylabel="share to drop",
 #
 # Positions, not losses: the other network will look up *its own* losses at
 # these places.
+
 
 # %%
 def small_loss_indices(losses, forget_rate):
@@ -308,9 +339,9 @@ assert wrong > 0.7, "the largest losses should be wrong labels"
 #
 # Say it aloud before you type: *my losses, your choice.*
 
+
 # %%
-def crossed_losses(losses_first, losses_second, kept_by_first,
-                   kept_by_second):
+def crossed_losses(losses_first, losses_second, kept_by_first, kept_by_second):
     """Mean loss of each network on what its peer kept.
 
     losses_first, losses_second:   float (n,), on the same batch
@@ -339,8 +370,12 @@ crossed_losses = check(crossed_losses)
 # come back to it.
 
 # %%
-method = CoTeaching(noise_rate=0.4, forget_rate=forget_rate,
-                    select=small_loss_indices, losses=crossed_losses)
+method = CoTeaching(
+    noise_rate=0.4,
+    forget_rate=forget_rate,
+    select=small_loss_indices,
+    losses=crossed_losses,
+)
 taught = fit(method, noisy, epochs=60, **SETTINGS)
 print("cross entropy", plain)
 print("Co-teaching  ", taught)
@@ -368,20 +403,34 @@ plots.show(
 # %%
 before = plain.mean_last("test_accuracy", 10)
 after = taught.mean_last("test_accuracy", 10)
-print(f"mean of the last ten epochs: cross entropy {before:.1%}, "
-      f"Co-teaching {after:.1%}")
-print(f"wrong labels memorized: {plain.last['wrong_as_given']:.1%} and "
-      f"{taught.last['wrong_as_given']:.1%}")
+print(
+    f"mean of the last ten epochs: cross entropy {before:.1%}, "
+    f"Co-teaching {after:.1%}"
+)
+print(
+    f"wrong labels memorized: {plain.last['wrong_as_given']:.1%} and "
+    f"{taught.last['wrong_as_given']:.1%}"
+)
 assert after > before + 0.08, "selection should save many points"
 
 # %%
-chosen = {"label precision": taught["label_precision"],
-          "label recall": taught["label_recall"]}
-plots.show(plots.lines(chosen, ylim=(0, 1), ylabel="share",
-                       title="Whom Co-teaching learned from"))
+chosen = {
+    "label precision": taught["label_precision"],
+    "label recall": taught["label_recall"],
+}
+plots.show(
+    plots.lines(
+        chosen,
+        ylim=(0, 1),
+        ylabel="share",
+        title="Whom Co-teaching learned from",
+    )
+)
 precision = chosen["label precision"]
-print(f"label precision: first epoch {precision[0]:.1%}, "
-      f"best {max(precision):.1%}, last {precision[-1]:.1%}")
+print(
+    f"label precision: first epoch {precision[0]:.1%}, "
+    f"best {max(precision):.1%}, last {precision[-1]:.1%}"
+)
 
 # %% [markdown]
 # In the first epoch everything is kept, so precision is the share of right
@@ -399,8 +448,9 @@ print(f"label precision: first epoch {precision[0]:.1%}, "
 
 # %%
 packaged = fit(CoTeaching(noise_rate=0.4), noisy, epochs=5, **SETTINGS)
-for yours, ours in zip(taught["test_accuracy"],
-                       packaged["test_accuracy"], strict=False):
+for yours, ours in zip(
+    taught["test_accuracy"], packaged["test_accuracy"], strict=False
+):
     print(f"yours {yours:.3f}   package {ours:.3f}")
     assert abs(yours - ours) < 0.05
 
@@ -422,6 +472,7 @@ for yours, ours in zip(taught["test_accuracy"],
 # every second "4" is called "5", and so on. Right labels are still the most
 # frequent in each class, but only just. The paper calls this its hardest
 # case.
+
 
 # %%
 class OneNetwork(Method):
@@ -462,16 +513,19 @@ variants = {
 # For later we note which class fared worst: of the right labels of each
 # class, which share was learned from in the last epoch?
 
+
 # %%
 def each_alone(method):
     """Test accuracy of a single network (mean), and their disagreement."""
     device = next(method.parameters()).device
     images = Images(data.test_images, data.mean, data.std, device)
     with torch.no_grad():
-        answers = torch.stack([
-            network(images.get(slice(None))).argmax(dim=1).cpu()
-            for network in method.networks
-        ])
+        answers = torch.stack(
+            [
+                network(images.get(slice(None))).argmax(dim=1).cpu()
+                for network in method.networks
+            ]
+        )
     right = (answers == data.test_labels).float().mean().item()
     disagree = (answers[0] != answers[-1]).float().mean().item()
     return right, disagree
@@ -481,17 +535,23 @@ def each_alone(method):
 def measure(method, kind, rate, seed=0):
     """Train 30 epochs; return the history and some numbers in percent."""
     spoiled = noise.inject(data, kind, rate, seed=seed)
-    history = fit(method, spoiled, epochs=30, progress=False,
-                  **SETTINGS | {"seed": seed})
+    history = fit(
+        method, spoiled, epochs=30, progress=False, **SETTINGS | {"seed": seed}
+    )
     alone, disagree = each_alone(method)
     used = method.selected.float().mean(dim=0).cpu()
-    by_class = [used[(spoiled.true_labels == c) & ~spoiled.is_wrong].mean()
-                for c in range(data.num_classes)]
-    shares = {"last ten": history.mean_last("test_accuracy", 10),
-              "alone": alone, "disagree": disagree,
-              "precision": history.mean_last("label_precision", 10),
-              "recall": history.last["label_recall"],
-              "rarest": min(by_class).item()}
+    by_class = [
+        used[(spoiled.true_labels == c) & ~spoiled.is_wrong].mean()
+        for c in range(data.num_classes)
+    ]
+    shares = {
+        "last ten": history.mean_last("test_accuracy", 10),
+        "alone": alone,
+        "disagree": disagree,
+        "precision": history.mean_last("label_precision", 10),
+        "recall": history.last["label_recall"],
+        "rarest": min(by_class).item(),
+    }
     return history, {name: 100 * share for name, share in shares.items()}
 
 
@@ -500,6 +560,7 @@ def measure(method, kind, rate, seed=0):
 # first weights, and often quite another result. So we take two seeds, print
 # each, and will soon take more. (One must do for symmetric noise, to save
 # time.) The next cell but one trains 15 times.
+
 
 # %%
 def compare(kind, rate, seeds):
@@ -522,24 +583,37 @@ def average(runs, name, column):
 pair = compare("pairflip", 0.45, seeds=(0, 1))
 even = compare("symmetric", 0.5, seeds=(0,))
 
-shown = {name: pair[name][0][0]["label_precision"]
-         for name in variants if name != "cross entropy"}
-plots.show(plots.lines(shown, ylim=(0.4, 1), ylabel="label precision",
-                       title="Pair flip 45 %, seed 0"))
+shown = {
+    name: pair[name][0][0]["label_precision"]
+    for name in variants
+    if name != "cross entropy"
+}
+plots.show(
+    plots.lines(
+        shown,
+        ylim=(0.4, 1),
+        ylabel="label precision",
+        title="Pair flip 45 %, seed 0",
+    )
+)
 
 # %%
 print("                     each network alone     networks disagree")
 print("                     pair 45   symm 50      pair 45   symm 50")
 for name in list(variants)[:4]:
-    row = [average(runs, name, column) for column in ("alone", "disagree")
-           for runs in (pair, even)]
-    print(f"{name:18}{row[0]:10.1f}{row[1]:10.1f}"
-          f"{row[2]:13.1f}{row[3]:10.1f}")
-gain = average(even, "one network", "last ten") \
-    - average(even, "cross entropy", "last ten")
+    row = [
+        average(runs, name, column)
+        for column in ("alone", "disagree")
+        for runs in (pair, even)
+    ]
+    print(f"{name:18}{row[0]:10.1f}{row[1]:10.1f}{row[2]:13.1f}{row[3]:10.1f}")
+gain = average(even, "one network", "last ten") - average(
+    even, "cross entropy", "last ten"
+)
 assert gain > 10, "one network that selects should beat none that does"
-assert average(pair, "two, crossed", "disagree") \
-    < average(pair, "two, no exchange", "disagree"), "they should grow alike"
+assert average(pair, "two, crossed", "disagree") < average(
+    pair, "two, no exchange", "disagree"
+), "they should grow alike"
 
 # %% [markdown]
 # What do we read there?
@@ -572,8 +646,9 @@ table = results.load("co_teaching_variants")
 
 
 def recorded(name, kind):
-    last_ten = results.numbers(table, "mean_of_last_ten",
-                               method=name, noise=kind)
+    last_ten = results.numbers(
+        table, "mean_of_last_ten", method=name, noise=kind
+    )
     return 100 * torch.tensor(last_ten)
 
 
@@ -609,16 +684,21 @@ table4 = {  # standard training, MentorNet, Co-teaching
     ("symmetric", 0.2): (94.05, 96.70, 97.25),
 }
 names = ("cross entropy", "one network", "two, crossed")
-easy = {name: [measure(variants[name](0.2), "symmetric", 0.2)]
-        for name in names}
+easy = {
+    name: [measure(variants[name](0.2), "symmetric", 0.2)] for name in names
+}
 ours = dict(zip(table4, (pair, even, easy), strict=True))
 
 print("                 MNIST, paper             digits, here")
 print("noise           CE    one    two        CE    one    two")
 for (kind, rate), paper in table4.items():
     mine = [average(ours[kind, rate], name, "last ten") for name in names]
-    print(f"{kind:9} {rate:.2f}" + "".join(f"{v:7.1f}" for v in paper)
-          + "   " + "".join(f"{v:7.1f}" for v in mine))
+    print(
+        f"{kind:9} {rate:.2f}"
+        + "".join(f"{v:7.1f}" for v in paper)
+        + "   "
+        + "".join(f"{v:7.1f}" for v in mine)
+    )
     assert mine[2] > mine[0], "Co-teaching should beat cross entropy"
 
 # %% [markdown]
@@ -649,8 +729,10 @@ for (kind, rate), paper in table4.items():
 with_ramp = average(pair, "two, crossed", "last ten")
 without = average(pair, "crossed, no ramp", "last ten")
 assert with_ramp > without, "on pair flip the ramp should be worth it"
-print(f"pair flip 45 %, mean of two seeds: with {with_ramp:.1f}, "
-      f"without {without:.1f}")
+print(
+    f"pair flip 45 %, mean of two seeds: with {with_ramp:.1f}, "
+    f"without {without:.1f}"
+)
 
 print("symmetric 50 %, five seeds, recorded (the first ran above):")
 for name in ("two, crossed", "crossed, no ramp"):
@@ -678,12 +760,22 @@ for factor in (0.5, 0.75, 1.25, 1.5):
 
 print("symmetric 50 %      MNIST, paper    digits, here   label precision")
 for factor, (_, mine) in sorted(guesses.items()):
-    print(f"assumed {factor:4.2f} x true {table8[factor]:12.1f}"
-          f"{mine['last ten']:16.1f}{mine['precision']:18.1f}")
-curves = {f"{factor:g} x the truth": history["test_accuracy"]
-          for factor, (history, _) in sorted(guesses.items())}
-plots.show(plots.lines(curves, ylim=(0.6, 1), ylabel="test accuracy",
-                       title="Symmetric 50 %, with a wrong guess of it"))
+    print(
+        f"assumed {factor:4.2f} x true {table8[factor]:12.1f}"
+        f"{mine['last ten']:16.1f}{mine['precision']:18.1f}"
+    )
+curves = {
+    f"{factor:g} x the truth": history["test_accuracy"]
+    for factor, (history, _) in sorted(guesses.items())
+}
+plots.show(
+    plots.lines(
+        curves,
+        ylim=(0.6, 1),
+        ylabel="test accuracy",
+        title="Symmetric 50 %, with a wrong guess of it",
+    )
+)
 low, middle, true = (guesses[f][1]["last ten"] for f in (0.5, 0.75, 1.0))
 assert low < middle < true, "guessing too low lets wrong labels in"
 
@@ -704,8 +796,10 @@ high = [guesses[1.5]] + [
 ]
 print("assumed 75 %   last ten   precision   recall   worst class' recall")
 for seed, (_, mine) in enumerate(high):
-    print(f"seed {seed}     {mine['last ten']:12.1f}{mine['precision']:12.1f}"
-          f"{mine['recall']:9.1f}{mine['rarest']:16.1f}")
+    print(
+        f"seed {seed}     {mine['last ten']:12.1f}{mine['precision']:12.1f}"
+        f"{mine['recall']:9.1f}{mine['rarest']:16.1f}"
+    )
     assert mine["precision"] > 90
     assert mine["rarest"] < 0.6 * mine["recall"], "some class should starve"
 
@@ -738,17 +832,34 @@ from nlcourse.widgets import Explorer, Goal, MethodChoice, Parameter
 
 
 def my_co_teaching(assumed_rate, ramp_epochs, cross):
-    return CoTeaching(assumed_rate, ramp_epochs, cross=cross,
-                      forget_rate=forget_rate, select=small_loss_indices,
-                      losses=crossed_losses)
+    return CoTeaching(
+        assumed_rate,
+        ramp_epochs,
+        cross=cross,
+        forget_rate=forget_rate,
+        select=small_loss_indices,
+        losses=crossed_losses,
+    )
 
 
-choice = MethodChoice("co-teaching", my_co_teaching, (
-    Parameter("assumed_rate", 0.5, 0.0, 0.9, 0.05, percent=True,
-              label="assumed noise rate"),
-    Parameter("ramp_epochs", 10, 1, 30, 1, label="ramp (epochs)"),
-    Parameter("cross", True, label="cross the selections"),
-))
+choice = MethodChoice(
+    "co-teaching",
+    my_co_teaching,
+    (
+        Parameter(
+            "assumed_rate",
+            0.5,
+            0.0,
+            0.9,
+            0.05,
+            percent=True,
+            label="assumed noise rate",
+        ),
+        Parameter("ramp_epochs", 10, 1, 30, 1, label="ramp (epochs)"),
+        Parameter("cross", True, label="cross the selections"),
+    ),
+)
+
 
 # %%
 def judge(run):
@@ -760,10 +871,19 @@ def judge(run):
     return test > 0.93, f"last ten {test:.1%}, label precision {clean:.0%}"
 
 
-goal = Goal("Symmetric noise of 50 %: mean test accuracy of the last ten "
-            "epochs above 93 %.", judge)
-explorer = Explorer(methods=(choice,), noise_rate=0.5, lr=0.05, epochs=30,
-                    hide=("lr",), goal=goal)
+goal = Goal(
+    "Symmetric noise of 50 %: mean test accuracy of the last ten "
+    "epochs above 93 %.",
+    judge,
+)
+explorer = Explorer(
+    methods=(choice,),
+    noise_rate=0.5,
+    lr=0.05,
+    epochs=30,
+    hide=("lr",),
+    goal=goal,
+)
 explorer
 
 # %%
@@ -819,10 +939,17 @@ def published(exponent):
 lines = {}
 for c in (1.0, 2.0):
     lines[f"formula, c = {c:g}"] = [
-        forget_rate(e, tau, ramp, c) for e in range(20)]
+        forget_rate(e, tau, ramp, c) for e in range(20)
+    ]
     lines[f"code, c = {c:g}"] = published(c)
-plots.show(plots.lines(lines, x=list(range(20)), ylabel="share to drop",
-                       title="The schedule in the paper and in the code"))
+plots.show(
+    plots.lines(
+        lines,
+        x=list(range(20)),
+        ylabel="share to drop",
+        title="The schedule in the paper and in the code",
+    )
+)
 
 
 # %% [markdown]
