@@ -64,22 +64,32 @@ class Table:
         self.path, self.key = Path(path), key
         rows = load(self.path.stem, self.path.parent) if self.path.exists() else []
         self._done = {tuple(row[name] for name in key) for row in rows}
+        self._columns = list(rows[0]) if rows else []
 
     def __contains__(self, run: tuple) -> bool:
         """Say whether the run with these values of the key is in the table."""
         return tuple(str(value) for value in run) in self._done
 
     def add(self, row: dict[str, object]) -> None:
-        """Append a row, and at its end device, versions and commit."""
+        """Append a row, with device, versions and commit.
+
+        Raises:
+            ValueError: the row has other columns than the table.
+        """
         row = row | provenance()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        new = not self.path.exists()
-        with open(self.path, "a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        if not self._columns:
+            self._columns = list(row)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._write(dict(zip(row, row, strict=True)))  # the header
+        if set(row) != set(self._columns):
+            odd = ", ".join(sorted(set(row) ^ set(self._columns)))
+            raise ValueError(f"{self.path} and the new row differ in their columns: {odd}")
+        self._write(row)
         self._done.add(tuple(str(row[name]) for name in self.key))
+
+    def _write(self, row: dict[str, object]) -> None:
+        with open(self.path, "a", newline="") as file:
+            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
 
 
 def summary(history: History) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Measure joint optimization at classroom scale, beside cross entropy: lesson 09's tables.
 
-    python results/classroom_joint.py [results/classroom_joint.csv]
+    python results/classroom_joint.py
 
 Digits, the classroom MLP, SGD, five seeds, one thread. Each run adds a row as soon as it ends; runs
 that the file already holds are left out, so the command can be stopped and called again. The
@@ -12,34 +12,23 @@ the true class, as in the paper.
 
 from __future__ import annotations
 
-import os
+import functools
+import itertools
+import math
+from pathlib import Path
 
-for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ.setdefault(_name, "1")
+import torch
+from torch.optim.lr_scheduler import MultiStepLR
 
-import csv  # noqa: E402 - the numbers of threads come first
-import functools  # noqa: E402
-import itertools  # noqa: E402
-import math  # noqa: E402
-import platform  # noqa: E402
-import subprocess  # noqa: E402
-import sys  # noqa: E402
-import time  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-import torch  # noqa: E402
-from torch.optim.lr_scheduler import MultiStepLR  # noqa: E402
-
-from nlcourse import datasets, noise  # noqa: E402
-from nlcourse.methods import CrossEntropy, Method  # noqa: E402
-from nlcourse.methods.joint import (  # noqa: E402
+from nlcourse import datasets, noise, results
+from nlcourse.methods import CrossEntropy, Method
+from nlcourse.methods.joint import (
     CLASSROOM_SETTINGS,
     FromSoftLabels,
     JointOptimization,
 )
-from nlcourse.training import fit  # noqa: E402
+from nlcourse.training import fit
 
-ROOT = Path(__file__).parents[1]
 SEEDS = range(5)
 LR, EPOCHS = CLASSROOM_SETTINGS["lr"], CLASSROOM_SETTINGS["epochs"]
 WEIGHTS = {name: CLASSROOM_SETTINGS[name] for name in ("alpha", "beta", "begin", "average")}
@@ -65,11 +54,6 @@ PLAN: list[tuple[str, float, list[str]]] = [
     *((kind, NO_RATE, [PLAIN, JOINT]) for kind in (PSEUDO, AS_MANY)),
     *((INCLUDING, rate, [PLAIN, JOINT, SECOND]) for rate in (0.5, 0.7, 0.9)),
 ]
-COLUMNS = [
-    "method", "data", "noise", "rate", "wrong", "seed", "epochs", "best", "last",
-    "mean_of_last_ten", "recovery", "recovery_best", "memorized", "loss_epoch_10", "seconds",
-    "device", "settings", "versions", "commit",
-]  # fmt: skip
 KEY = ("method", "noise", "rate", "seed")
 
 
@@ -97,7 +81,7 @@ def clustered(data, seed: int):
 
 def measure(name: str, method: Method, noisy, seed: int, **options) -> dict:
     """Train once and return the row; the method keeps its labels."""
-    began, recovered = time.perf_counter(), []
+    recovered = []
 
     def recover(history) -> None:
         if hasattr(method, "current_labels"):
@@ -109,35 +93,24 @@ def measure(name: str, method: Method, noisy, seed: int, **options) -> dict:
         on_epoch=recover, **options,
     )  # fmt: skip
     recovered = recovered or history["true_accuracy"]
-    return {
-        "method": name,
-        "data": noisy.name,
-        "wrong": f"{noisy.noise_rate:.4f}",
-        "seed": seed,
-        "epochs": EPOCHS,
-        "best": f"{history.best('test_accuracy'):.4f}",
-        "last": f"{history.last['test_accuracy']:.4f}",
-        "mean_of_last_ten": f"{history.mean_last('test_accuracy', 10):.4f}",
+    row = {"method": name, "data": noisy.name, "wrong": f"{noisy.noise_rate:.4f}", "seed": seed}
+    return (row | results.summary(history)) | {
         "recovery": f"{recovered[-1]:.4f}",
         "recovery_best": f"{max(recovered):.4f}",
-        "memorized": f"{history.last['wrong_as_given']:.4f}",
         "loss_epoch_10": f"{history['train_loss'][9]:.4f}",
-        "seconds": f"{time.perf_counter() - began:.1f}",
-        "device": f"{platform.machine()} CPU, 1 thread",
         "settings": f"{history.settings['method']} {history.settings['optimizer']}",
-        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
-        "commit": commit(),
     }
 
 
-def rows(data, kind: str, rate: float, names: list[str], seed: int, done: set):
+def rows(data, kind: str, rate: float, names: list[str], seed: int, done: results.Table):
     """Yield the missing rows of one data set; the second step follows the run that it needs."""
-    missing = [name for name in names if (name, kind, str(rate), str(seed)) not in done]
+    missing = [name for name in names if (name, kind, rate, seed) not in done]
     if not missing:
         return
     noisy = corrupted(data, kind, rate, seed)
-    for name in missing:
-        if name == SECOND:
+    for name in names:
+        # The second step needs the labels of the first, also when the table has that already.
+        if name == SECOND or not {name, SECOND if name == JOINT else name} & set(missing):
             continue
         method = CrossEntropy() if name == PLAIN else JointOptimization(**WEIGHTS | VARIANTS[name])
         found = [measure(name, method, noisy, seed)]
@@ -146,34 +119,21 @@ def rows(data, kind: str, rate: float, names: list[str], seed: int, done: set):
             drops = functools.partial(MultiStepLR, milestones=[EPOCHS // 3, 2 * EPOCHS // 3])
             after = FromSoftLabels(method.current_labels)
             found.append(measure(SECOND, after, noisy, seed, schedule=drops))
-        yield from ({"noise": kind, "rate": rate} | row for row in found)
+        yield from (
+            {"noise": kind, "rate": rate} | row for row in found if row["method"] in missing
+        )
 
 
-def commit() -> str:
-    """Return the commit, with a plus where files differ from it."""
-    call = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+"]
-    return subprocess.run(call, capture_output=True, text=True, check=False).stdout.strip()
-
-
-def main(path: Path) -> None:
+def main() -> None:
     """Add the rows that are missing."""
     torch.set_num_threads(1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    done = set()
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
-            done = {tuple(row[name] for name in KEY) for row in csv.DictReader(file)}
+    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
     data = datasets.load("digits")
-    with path.open("a", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        if not done:
-            table.writeheader()
-        # Seeds inside: a stopped command leaves whole tables.
-        for (kind, rate, names), seed in itertools.product(PLAN, SEEDS):
-            for row in rows(data, kind, rate, names, seed, done):
-                table.writerow(row)
-                file.flush()
+    # Seeds inside: a stopped command leaves whole tables.
+    for (kind, rate, names), seed in itertools.product(PLAN, SEEDS):
+        for row in rows(data, kind, rate, names, seed, table):
+            table.add(row)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results" / "classroom_joint.csv")
+    main()

@@ -37,6 +37,15 @@ def test_a_run_that_is_there_is_known_again_later(table):
         assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1"]
 
 
+def test_a_row_goes_under_the_right_names_or_not_in_at_all(table):
+    table.add(a_row(0))
+    again = results.Table(table.path, table.key)
+    again.add(dict(reversed(a_row(1).items())))
+    assert results.numbers(results.load("some", table.path.parent), "seed") == [0.0, 1.0]
+    with pytest.raises(ValueError, match="differ in their columns: more"):
+        again.add(a_row(2) | {"more": 1})
+
+
 def test_numbers_picks_rows_by_text_and_by_number(table):
     for seed in range(3):
         table.add(a_row(seed, last=seed / 10))

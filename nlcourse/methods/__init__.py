@@ -5,10 +5,16 @@ from .co_teaching import CoTeaching
 from .cross_entropy import CrossEntropy
 from .elr import ELR, ELRPlus
 from .joint import FromSoftLabels, JointOptimization
+from .mixup import Mixup
+from .robust import ForwardCorrection, RobustLoss, TruncatedGCE
 
 METHODS: dict[str, type[Method]] = {
     "cross-entropy": CrossEntropy,
     "co-teaching": CoTeaching,
+    "robust-loss": RobustLoss,
+    "truncated-gce": TruncatedGCE,
+    "forward-correction": ForwardCorrection,
+    "mixup": Mixup,
     "joint-optimization": JointOptimization,
     "elr": ELR,
     "elr-plus": ELRPlus,
@@ -20,7 +26,11 @@ __all__ = [
     "CoTeaching",
     "CrossEntropy",
     "ELRPlus",
+    "ForwardCorrection",
     "FromSoftLabels",
     "JointOptimization",
     "Method",
+    "Mixup",
+    "RobustLoss",
+    "TruncatedGCE",
 ]
