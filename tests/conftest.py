@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -48,11 +49,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         missing.add("real_data")
     kept, dropped = [], []
     for item in items:
-        out = any(item.get_closest_marker(name) for name in missing)
+        out = any(item.get_closest_marker(name) for name in missing) or _lacks_data(item)
         (dropped if out else kept).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
+
+
+def _lacks_data(item: pytest.Item) -> bool:
+    """Say whether `real_data("folder")` names a folder that NLCOURSE_DATA does not hold."""
+    root = Path(os.environ.get("NLCOURSE_DATA", ""))
+    folders = [name for mark in item.iter_markers("real_data") for name in mark.args]
+    return not all((root / name).is_dir() for name in folders)
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
