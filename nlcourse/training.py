@@ -29,7 +29,7 @@ __all__ = ["DivergedError", "History", "fit", "find_device", "predict"]
 
 PREDICT_BATCH = 2048  # large enough to keep a device busy, small enough for a laptop's memory
 PROGRESS_DELAY = 2.0  # seconds: shorter runs show no bar
-SMALL_IMAGE = 256  # values: up to here a second processor thread has nothing to gain
+SMALL_IMAGE = 256  # values: up to here one processor thread trains alone
 
 _BUILDING = threading.Lock()
 
@@ -384,10 +384,11 @@ def _own_random_state(device: torch.device, seed: int):
 def _one_thread_for_small(images: Tensor, device: torch.device):
     """Train on small images with one processor thread, then put the old number back.
 
-    On a batch of 8 x 8 digits a second thread gains nothing, and while other programs use the
-    processor the two mostly wait for each other (``benchmarks/training.py`` measures both). It also
-    makes the numbers independent of how many cores a machine has. The number is that of the calling
-    thread: a panel's run does not change the notebook's.
+    A batch of 8 x 8 digits is too little work to share. On two idle cores a second thread saves a
+    fifth of the MLP's time (a third of the small CNN's), but as soon as other programs want the
+    cores the two threads mostly wait for each other, and a run takes ten times as long or more: a
+    bad trade on a laptop in class. One thread also gives the same numbers whatever the number of
+    cores. The setting is that of the calling thread: a panel's run does not change the notebook's.
     """
     before = torch.get_num_threads()
     if device.type == "cpu" and images[0].numel() <= SMALL_IMAGE:
