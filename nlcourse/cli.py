@@ -67,7 +67,6 @@ def lab_command(root: Path, extra: Sequence[str] = ()) -> list[str]:
     start = root / "work" / f"{course.START}.ipynb"
     if start.is_file():
         command.append(str(start.relative_to(root)))
-    command.append("--LabApp.news_url=None")  # no question and no look-up on the first start
     if not any(one.startswith(("--ip", "--ServerApp.ip")) for one in extra):
         command.append("--ServerApp.ip=localhost")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -81,7 +80,8 @@ def lab_command(root: Path, extra: Sequence[str] = ()) -> list[str]:
 def config_path() -> str:
     """Where Jupyter looks for settings: first the course's own, then the user's.
 
-    Ours turn nbgrader's menus off: they are a teacher's tool, and only confuse in class.
+    Ours turn nbgrader's menus off (a teacher's tool, it only confuses in class), and JupyterLab's
+    question about news and its look-up of updates.
     """
     own = str(Path(__file__).parent / "jupyter")
     return os.pathsep.join(filter(None, [own, os.environ.get("JUPYTER_CONFIG_PATH")]))
