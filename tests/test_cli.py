@@ -189,6 +189,8 @@ def test_nbgraders_menus_are_off_in_class(monkeypatch):
         line for line in (listed.stdout + listed.stderr).splitlines() if "nbgrader v" in line
     ]
     assert "disabled" in line
+    for settings in Path(cli.__file__).parent.glob("jupyter/labconfig/*.json"):
+        json.loads(settings.read_text())  # JupyterLab passes over what it cannot read
 
 
 @pytest.mark.parametrize(("user", "expected"), [(0, True), (1000, False)])
