@@ -26,6 +26,7 @@ class Method(nn.Module):
     Attributes:
         num_networks: how many networks the method trains.
         epoch: 0 in the first epoch, 1 in the second, ...; set by the training loop.
+        generator: the run's source of random numbers, on its device; set by the training loop.
         networks: the networks, built by :meth:`build`.
     """
 
@@ -35,6 +36,7 @@ class Method(nn.Module):
         """Make a method without networks; :meth:`build` adds them."""
         super().__init__()
         self.epoch = 0
+        self.generator: torch.Generator | None = None
         self.networks = nn.ModuleList()
 
     def build(

@@ -37,7 +37,7 @@ from torch.nn import functional as F
 
 from ..batches import Batch
 from .base import Method, Step
-from .mixup import draw_share, mix_pairs
+from .mixup import draw_pairing, draw_share, mix_pairs
 
 CLAMP = 1e-4  # probabilities are kept this far from 0 and 1, as in the code
 SUM_TOLERANCE = 0.02  # 100 clamped probabilities may sum to 1.01, and bfloat16 rounds
@@ -287,11 +287,7 @@ class ELRPlus(Method):
 
     def _mixed(self, images: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, ...]:
         """Mix each example with a partner; images, label rows and targets in the same way."""
-        # On the processor: there the share is a number without waiting for a GPU.
-        own = getattr(self, "generator", None)
-        generator = own if own is not None and own.device.type == "cpu" else None
-        share = draw_share(self.alpha, generator)
-        partner = torch.randperm(len(images), generator=generator).to(images.device)
+        share, partner = draw_pairing(len(images), self.alpha, self.generator, images.device)
         rows = torch.cat((F.one_hot(labels, self.num_classes), targets), dim=1)
         images, rows = mix_pairs(images, rows, partner, share)
         return images, *rows.split(self.num_classes, dim=1)

@@ -88,6 +88,28 @@ def mixup(
     return mix(images, rows.to(images.dtype), partner.to(images.device), share)
 
 
+def draw_pairing(
+    count: int, alpha: float, generator: torch.Generator | None, device: torch.device
+) -> tuple[float, Tensor]:
+    """Draw what a training step needs to mix its batch, without waiting for a GPU.
+
+    The share is a number, so it is drawn on the processor: from `generator` where that lives there,
+    else from torch's global one, which the training loop seeds. The partners are drawn on `device`.
+
+    Args:
+        count: n, examples in the batch.
+        alpha: of ``Beta(alpha, alpha)``.
+        generator: of the run, on `device`.
+        device: of the images.
+
+    Returns:
+        The share of the first image, and the partners, int64 ``(n,)`` on `device`.
+    """
+    on_processor = generator is None or generator.device.type == "cpu"
+    share = draw_share(alpha, generator if on_processor else None)
+    return share, torch.randperm(count, generator=generator, device=device)
+
+
 def draw_share(alpha: float, generator: torch.Generator | None = None) -> float:
     """Draw the share of the first of two images from ``Beta(alpha, alpha)``; 1 for alpha 0.
 
@@ -170,14 +192,9 @@ class Mixup(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean cross entropy of the mixed batch with its mixed rows."""
-        own = getattr(self, "generator", None)
-        generator = own if own is not None and own.device.type == "cpu" else None
-        images, rows = mixup(
-            batch.images,
-            batch.labels,
-            self.alpha,
-            generator,
-            num_classes=self.num_classes,
-            mix=self.mix,
+        share, partner = draw_pairing(
+            len(batch.labels), self.alpha, self.generator, batch.images.device
         )
+        rows = F.one_hot(batch.labels, self.num_classes).float()
+        images, rows = self.mix(batch.images, rows, partner, share)
         return F.cross_entropy(self.network(images), rows)

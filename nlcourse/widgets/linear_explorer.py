@@ -22,7 +22,7 @@ from . import render
 from .compute import Parameter
 from .runner import Runner
 from .state import Goal, Run, State
-from .view import control
+from .view import control, html
 
 SETTLE = 0.12  # seconds a slider has to rest before its value is computed
 CONTROLS = (
@@ -169,7 +169,7 @@ class LinearExplorer:
             self._known(name)
             self.controls[name].value = value
         self.goal, self.status, self.picture, self.table = (
-            _html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
+            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
         )
         self.box = self._lay_out()
         self.runner = Runner(self._compute, self._show_run, self.state.end)
@@ -307,12 +307,6 @@ class LinearExplorer:
     def _say(self, note: str = "") -> None:
         self.goal.value = render.goal_html(self.state.goal)
         self.status.value = status_html(self.run, note)
-
-
-def _html(name: str) -> W.HTML:
-    widget = W.HTML(layout=W.Layout(width="100%"))
-    widget.add_class(name)
-    return widget
 
 
 # ---- compute -------------------------------------------------------------------------------------

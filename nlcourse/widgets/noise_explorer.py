@@ -26,7 +26,7 @@ from .. import human_noise, noise, plots
 from . import render
 from .compute import Parameter
 from .state import MAX_TRIES, Goal
-from .view import control, menu
+from .view import button, control, html, menu
 
 HUMAN = "human-shaped"  # CIFAR-10N's "worse" matrix, rescaled: the pattern, not the pictures
 KINDS = (*noise.KINDS, HUMAN)
@@ -186,10 +186,10 @@ class NoiseExplorer:
         self.current: NoiseTry | None = None
         self._count = 0
         self.controls = self._controls(kinds, rate)
-        self.keep_button = _button("Keep this try", "map-pin", "nlcourse-keep", self.keep)
-        self.clear_button = _button("Clear tries", "eraser", "nlcourse-clear", self.clear)
+        self.keep_button = button("Keep this try", "map-pin", "nlcourse-keep", self.keep)
+        self.clear_button = button("Clear tries", "eraser", "nlcourse-clear", self.clear)
         self.goal_text, self.status, self.picture, self.table = (
-            _html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
+            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
         )
         self.goal_text.value = render.goal_html(goal)
         self.box = self._lay_out()
@@ -391,19 +391,6 @@ def _samples(data) -> list[int]:
     each = max(1, PICTURES // data.num_classes)
     places = [(data.true_labels == c).nonzero().flatten()[:each] for c in range(data.num_classes)]
     return torch.cat(places)[:PICTURES].tolist()
-
-
-def _button(label: str, icon: str, name: str, action: Callable[[], object]) -> W.Button:
-    button = W.Button(description=label, icon=icon)
-    button.add_class(name)
-    button.on_click(lambda _: action())
-    return button
-
-
-def _html(name: str) -> W.HTML:
-    widget = W.HTML(layout=W.Layout(width="100%"))
-    widget.add_class(name)
-    return widget
 
 
 # ---- render --------------------------------------------------------------------------------------

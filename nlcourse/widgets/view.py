@@ -97,11 +97,11 @@ class View:
         self.parameters = {
             choice.name: {p.name: control(p) for p in choice.parameters} for choice in methods
         }
-        self.start = _button("Start", "play", "success", "nlcourse-start", on_start)
-        self.stop = _button("Stop", "stop", "", "nlcourse-stop", on_stop)
-        self.clear = _button("Clear tries", "eraser", "", "nlcourse-clear", on_clear)
+        self.start = button("Start", "play", "nlcourse-start", on_start, "success")
+        self.stop = button("Stop", "stop", "nlcourse-stop", on_stop)
+        self.clear = button("Clear tries", "eraser", "nlcourse-clear", on_clear)
         self.goal, self.status, self.figure, self.tries = (
-            _html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
+            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
         )
         self.box = self._lay_out()
         controls["method"].observe(lambda change: self._show_parameters(), "value")
@@ -133,14 +133,18 @@ class View:
         )
 
 
-def _button(label: str, icon: str, style: str, name: str, action: Callable[[], None]) -> W.Button:
-    button = W.Button(description=label, icon=icon, button_style=style)
-    button.add_class(name)
-    button.on_click(lambda _: action())
-    return button
+def button(
+    label: str, icon: str, name: str, action: Callable[[], object], style: str = ""
+) -> W.Button:
+    """Return a button with an icon; `name` is its class."""
+    widget = W.Button(description=label, icon=icon, button_style=style)
+    widget.add_class(name)
+    widget.on_click(lambda _: action())
+    return widget
 
 
-def _html(name: str) -> W.HTML:
+def html(name: str) -> W.HTML:
+    """Return an empty piece of HTML as wide as the panel; `name` is its class."""
     widget = W.HTML(layout=W.Layout(width="100%"))
     widget.add_class(name)
     return widget
