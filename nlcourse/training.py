@@ -221,6 +221,7 @@ class _Run:
             with self._precision():
                 value = loss(batch)
             value.backward()
+            method.change_gradients()
             self.optimizer.step()
             total.add_(value.detach(), alpha=len(batch.index))
             seen += len(batch.index)

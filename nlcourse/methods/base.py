@@ -83,6 +83,12 @@ class Method(nn.Module):
         for batch in batches:
             step(self.loss, batch)
 
+    def change_gradients(self) -> None:
+        """Change the gradients between the backward pass and the optimizer's step.
+
+        Nothing is changed unless a method says so here; CDR does.
+        """
+
     def mark_selected(self, network: int, index: Tensor) -> None:
         """Note the examples that a network learns from, so that they can be measured later."""
         self.selects = True
