@@ -20,18 +20,17 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import MultiStepLR
 
-from nlcourse import datasets, noise, results
+from nlcourse import datasets, noise, recipes, results
 from nlcourse.methods import CrossEntropy, Method
 from nlcourse.methods.joint import (
-    CLASSROOM_SETTINGS,
     FromSoftLabels,
     JointOptimization,
 )
 from nlcourse.training import fit
 
 SEEDS = range(5)
-LR, EPOCHS = CLASSROOM_SETTINGS["lr"], CLASSROOM_SETTINGS["epochs"]
-WEIGHTS = {name: CLASSROOM_SETTINGS[name] for name in ("alpha", "beta", "begin", "average")}
+RECIPE = recipes.find("classroom", "joint-optimization")
+LR, EPOCHS, WEIGHTS = RECIPE.optimizer["lr"], RECIPE.epochs, dict(RECIPE.arguments)
 PLAIN, JOINT, SECOND = "cross entropy", "joint, soft", "joint, second step"
 VARIANTS: dict[str, dict] = {
     JOINT: {},

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise
+from nlcourse import datasets, noise, recipes
 from nlcourse.batches import Batch
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.joint import (
-    CLASSROOM_SETTINGS,
     FromSoftLabels,
     JointOptimization,
     entropy_loss,
@@ -430,8 +429,8 @@ def test_an_epoch_on_the_gpu_never_waits_for_it(noisy):
 @pytest.mark.parametrize("seed", range(5))
 def test_at_40_percent_noise_it_ends_well_above_cross_entropy(seed):
     data = noise.inject(datasets.load("digits"), "symmetric", 0.4, seed=seed)
-    weights = {name: CLASSROOM_SETTINGS[name] for name in ("alpha", "beta", "begin", "average")}
-    options = {"epochs": CLASSROOM_SETTINGS["epochs"], "lr": CLASSROOM_SETTINGS["lr"]}
+    recipe = recipes.find("classroom", "joint-optimization")
+    weights, options = recipe.arguments, recipe.options()
     options |= {"seed": seed, "device": "cpu", "progress": False}
     method = JointOptimization(**weights)
     joint = fit(method, data, **options).last["test_accuracy"]

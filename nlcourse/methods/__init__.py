@@ -2,6 +2,7 @@
 
 from .base import Method
 from .co_teaching import CoTeaching
+from .co_teaching_plus import CoTeachingPlus
 from .cross_entropy import CrossEntropy
 from .elr import ELR, ELRPlus
 from .joint import FromSoftLabels, JointOptimization
@@ -11,6 +12,7 @@ from .robust import ForwardCorrection, RobustLoss, TruncatedGCE
 METHODS: dict[str, type[Method]] = {
     "cross-entropy": CrossEntropy,
     "co-teaching": CoTeaching,
+    "co-teaching-plus": CoTeachingPlus,
     "robust-loss": RobustLoss,
     "truncated-gce": TruncatedGCE,
     "forward-correction": ForwardCorrection,
@@ -24,6 +26,7 @@ __all__ = [
     "ELR",
     "METHODS",
     "CoTeaching",
+    "CoTeachingPlus",
     "CrossEntropy",
     "ELRPlus",
     "ForwardCorrection",

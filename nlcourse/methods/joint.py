@@ -36,21 +36,6 @@ from .base import Method, Step
 
 SUM_TOLERANCE = 1e-3  # how far a row of probabilities may be from 1: half precision stays below it
 
-PAPER_SETTINGS: dict[str, dict[str, float]] = {
-    "cifar10, symmetric 0.7": {"lr": 0.08, "alpha": 1.2, "beta": 0.8, "begin": 70, "average": 10},
-    "cifar10, asymmetric 0.4": {"lr": 0.03, "alpha": 0.8, "beta": 0.4, "begin": 70, "average": 10},
-}
-"""Step 1 as in the authors' README: PreAct ResNet-32, 200 epochs of SGD at this constant rate,
-momentum 0.9, weight decay 1e-4, batches of 128. Step 2: learning rate 0.2, divided by 10 at epochs
-40 and 80 of 120."""
-
-CLASSROOM_SETTINGS: dict[str, float] = {
-    "lr": 0.05, "epochs": 60, "alpha": 1.2, "beta": 0.8, "begin": 10, "average": 5,
-}  # fmt: skip
-"""For digits and the classroom network: the course's usual rate, held constant; the weights of the
-first row above; labels change once early learning is over (an epoch has 21 steps here, not 352, so
-fewer epochs make an average). The same for every kind and rate of noise."""
-
 
 def prior_loss(probabilities: Tensor, prior: Tensor) -> Tensor:
     """L_p: how far the mean prediction is from the classes' prior, KL(prior || mean).

@@ -1,0 +1,266 @@
+"""The settings of every method, from ``recipes.toml``: what the papers used, what a class uses.
+
+    recipe = recipes.find("classroom", "elr", noise="symmetric", rate=0.4)
+    history = recipe.train(data, seed=0)
+
+The file says how a recipe is written; here it becomes a method, a network, an optimizer and a
+schedule.
+"""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+from torch.optim import lr_scheduler
+
+from . import losses, noise
+from .batches import Augment
+from .history import History
+from .methods import METHODS, Method
+
+FILE = Path(__file__).with_name("recipes.toml")
+MEASURED = "measured"  # a noise rate that is read off the data
+NESTED = ("arguments", "optimizer")  # what a narrower line changes entry by entry
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run but the data's noise and the seed.
+
+    Attributes:
+        setting: the table of the file: "classroom", "cifar10", ...
+        name: of the recipe in that table.
+        method: its name in ``METHODS``.
+        arguments: of the method, as the file has them.
+        data: name of the data set.
+        subset: training images, or None for all.
+        network: a name of ``NETWORKS``.
+        epochs: passes through the training set.
+        batch_size: examples in a batch.
+        optimizer: ``kind`` and its numbers.
+        schedule: ``kind`` and its numbers; empty for a constant learning rate.
+        augment: arguments of :class:`~nlcourse.batches.Augment`; empty for none.
+        source: where the numbers come from.
+    """
+
+    setting: str
+    name: str
+    method: str
+    data: str
+    network: str
+    epochs: int
+    batch_size: int
+    optimizer: Mapping[str, object]
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    schedule: Mapping[str, object] = field(default_factory=dict)
+    augment: Mapping[str, object] = field(default_factory=dict)
+    subset: int | None = None
+    source: str = ""
+
+    def load(self):
+        """Return the recipe's data set without noise, or its part of it."""
+        from . import datasets
+
+        data = datasets.load(self.data)
+        return data if self.subset is None else data.subset(self.subset)
+
+    def make_method(self, data, kind: str | None = None, rate: float | None = None) -> Method:
+        """Return a fresh method.
+
+        Args:
+            data: the data set with given labels, for a noise rate that is measured.
+            kind: of the noise, for a method that is told the true matrix.
+            rate: of the noise, likewise.
+
+        Raises:
+            ValueError: the method wants the true matrix, and this noise has none.
+        """
+        arguments = dict(self.arguments)
+        if arguments.get("noise_rate") == MEASURED:
+            arguments["noise_rate"] = data.noise_rate
+        if "loss" in arguments:
+            name = arguments["loss"]
+            arguments["loss"] = getattr(losses, name, None) or getattr(F, name)
+        if arguments.get("matrix") == "true":
+            arguments["matrix"] = true_matrix(data, kind, rate)
+        return METHODS[self.method](**arguments)
+
+    def options(self) -> dict[str, object]:
+        """Return the arguments of ``training.fit`` for this recipe."""
+        numbers = dict(self.optimizer)
+        make = OPTIMIZERS[numbers.pop("kind")]
+        return {
+            "network": self.network,
+            "epochs": self.epochs,
+            "batch_size": self.batch_size,
+            "optimizer": functools.partial(make, **numbers),
+            "schedule": make_schedule(self.schedule, self.epochs),
+            "augment": Augment(**self.augment) if self.augment else None,
+        }
+
+    def train(
+        self, data, *, seed: int = 0, kind: str | None = None, rate: float | None = None, **options
+    ) -> History:
+        """Train once on a data set with given labels.
+
+        Args:
+            data: the data set.
+            seed: of the run.
+            kind: of the noise, for a method that is told the true matrix.
+            rate: of the noise, likewise.
+            options: further arguments of ``training.fit``; they overrule the recipe.
+        """
+        from .training import fit
+
+        return fit(self.make_method(data, kind, rate), data, seed=seed, **self.options() | options)
+
+
+def settings() -> tuple[str, ...]:
+    """Return the names of all settings."""
+    return tuple(_read())
+
+
+def names(setting: str) -> tuple[str, ...]:
+    """Return the names of a setting's recipes, in the order of the file.
+
+    Raises:
+        ValueError: there is no such setting.
+    """
+    table = _setting(setting)
+    return tuple(_setting(table.get("like", setting))["methods"])
+
+
+def find(setting: str, name: str, *, noise: str | None = None, rate: float | None = None) -> Recipe:
+    """Return a recipe.
+
+    Args:
+        setting: "classroom", "mnist", "cifar10", ...
+        name: of the recipe.
+        noise: kind of noise; some recipes differ with it.
+        rate: of that noise.
+
+    Raises:
+        ValueError: there is no such setting or recipe; the message names those that there are.
+    """
+    table = _setting(setting)
+    known = names(setting)
+    if name not in known:
+        raise ValueError(
+            f"Expected a recipe of {setting!r} out of {', '.join(known)}, got {name!r}"
+        )
+    own = dict(_setting(table.get("like", setting))["methods"][name])
+    when = own.pop("when", {})
+    values = {key: value for key, value in table.items() if key not in ("methods", "like")}
+    exact = f"{noise} {rate:g}" if rate is not None else None
+    for layer in (own, when.get(noise, {}), when.get(exact, {})):
+        values = _overrule(values, layer)
+    return Recipe(setting=setting, name=name, **{"method": name} | values)
+
+
+def _overrule(values: dict, layer: Mapping) -> dict:
+    merged = values | dict(layer)
+    for key in NESTED:
+        if (
+            key in values
+            and key in layer
+            and layer[key].get("kind") in (None, values[key].get("kind"))
+        ):
+            merged[key] = dict(values[key]) | dict(layer[key])
+    return merged
+
+
+@functools.cache
+def _read() -> dict:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def _setting(name: str) -> dict:
+    if name not in _read():
+        raise ValueError(f"Expected a setting out of {', '.join(_read())}, got {name!r}")
+    return _read()[name]
+
+
+def true_matrix(data, kind: str | None, rate: float | None) -> torch.Tensor:
+    """Return the matrix that the labels were drawn with.
+
+    Args:
+        data: the data set.
+        kind: symmetric, symmetric-including-true, pairflip or asymmetric.
+        rate: of the noise.
+
+    Raises:
+        ValueError: no kind and rate were given, or there is no one matrix behind that kind.
+    """
+    if kind == "asymmetric":
+        return noise.asymmetric_matrix(data.name, rate)
+    if kind == "pairflip":
+        return noise.pairflip_matrix(data.num_classes, rate)
+    if kind in ("symmetric", "symmetric-including-true"):
+        return noise.symmetric_matrix(
+            data.num_classes, rate, include_true=kind.endswith("including-true")
+        )
+    raise ValueError(
+        f"Expected noise that one matrix makes (symmetric, pairflip, asymmetric), got {kind!r}: "
+        "use a method that estimates its matrix"
+    )
+
+
+def make_schedule(what: Mapping[str, object], epochs: int) -> Callable | None:
+    """Return what ``fit`` takes as `schedule`.
+
+    Args:
+        what: ``kind`` and its numbers, as in the file; empty for none.
+        epochs: of the run.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if not what:
+        return None
+    if what["kind"] not in _SCHEDULES:
+        raise ValueError(
+            f"Expected a schedule out of {', '.join(_SCHEDULES)}, got {what['kind']!r}"
+        )
+    return functools.partial(_SCHEDULES[what["kind"]], epochs=epochs, what=what)
+
+
+def _milestones(optimizer, epochs: int, what: Mapping):
+    return lr_scheduler.MultiStepLR(optimizer, list(what["epochs"]), gamma=what["factor"])
+
+
+def _linear(optimizer, epochs: int, what: Mapping):
+    begin = what["begin"]
+
+    def factor(epoch: int) -> float:
+        return min(1.0, (epochs - epoch) / (epochs - begin))
+
+    return lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def _restarts(optimizer, epochs: int, what: Mapping):
+    return lr_scheduler.CosineAnnealingWarmRestarts(
+        optimizer, what["period"], eta_min=what["lowest"]
+    )
+
+
+def _one_cycle(optimizer, epochs: int, what: Mapping):
+    # Stepped once an epoch, like all schedules of the course.
+    highest = [group["lr"] for group in optimizer.param_groups]
+    return lr_scheduler.OneCycleLR(
+        optimizer, highest, total_steps=epochs + 1, pct_start=what["warm_up"], cycle_momentum=False
+    )
+
+
+_SCHEDULES = {
+    "milestones": _milestones,
+    "linear": _linear,
+    "restarts": _restarts,
+    "one-cycle": _one_cycle,
+}

@@ -1,0 +1,100 @@
+"""Every method of the course beside cross entropy, in one table: lesson 13's board.
+
+    python results/classroom_methods.py                         # digits, five seeds
+    python results/classroom_methods.py mnist --seeds 1         # a part of real MNIST
+    python results/classroom_methods.py fashion-mnist --seeds 1
+
+Settings: nlcourse/recipes.toml, the same for every noise; no seed is chosen and nothing is chosen
+by a test accuracy of these runs. One thread a run. Each run adds a row as soon as it ends, and runs
+that the file already holds are left out: stop it and call it again as you like. The real sets are
+read from NLCOURSE_DATA.
+
+Methods that need the noise rate get the true one, and "forward-true" and "backward-true" the true
+matrix: in earnest nobody has either. Instance-dependent noise has no one matrix, so these two are
+missing there. A run that diverged keeps what it had until then; `ended` says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from nlcourse import noise, recipes, results
+from nlcourse.training import DivergedError
+
+NOISES = {
+    "classroom": [
+        ("symmetric", 0.4),
+        ("symmetric", 0.2),
+        ("symmetric", 0.6),
+        ("asymmetric", 0.4),
+        ("symmetric", 0.8),
+        ("pairflip", 0.45),
+        ("instance", 0.4),
+    ],
+    "mnist": [("symmetric", 0.4), ("asymmetric", 0.4), ("symmetric", 0.2), ("symmetric", 0.6)],
+}
+NOISES["fashion-mnist"] = NOISES["mnist"]
+KEY = ("method", "noise", "rate", "seed")
+SELECTION = ("label_precision", "label_recall", "label_recovery")
+
+
+def planned(setting: str, seeds: int) -> Iterator[tuple[str, str, float, int]]:
+    """Yield every run: a noise at a time, a seed at a time, so that what stands can be compared."""
+    names = recipes.names(setting)
+    for (kind, rate), seed, name in itertools.product(NOISES[setting], range(seeds), names):
+        told_matrix = recipes.find(setting, name).arguments.get("matrix") == "true"
+        if not (kind == "instance" and told_matrix):
+            yield name, kind, rate, seed
+
+
+def measure(setting: str, data, name: str, kind: str, rate: float, seed: int) -> dict:
+    """Train once and return the row."""
+    recipe = recipes.find(setting, name, noise=kind, rate=rate)
+    noisy = noise.inject(data, kind, rate, seed=seed)
+    ended = ""
+    try:
+        history = recipe.train(noisy, seed=seed, kind=kind, rate=rate, device="cpu", progress=False)
+    except DivergedError as error:
+        history, ended = error.history, f"diverged in epoch {len(error.history) + 1}"
+    row = {"method": name, "data": data.name, "examples": len(noisy.labels)}
+    row |= {"noise": kind, "rate": rate, "wrong_labels": f"{noisy.noise_rate:.4f}", "seed": seed}
+    row |= summary(history, ended) | {"ended": ended}
+    settings = history.settings
+    told = ("method", "network", "optimizer", "schedule", "batch_size")
+    return row | {"settings": "; ".join(f"{key} {settings.get(key)}" for key in told)}
+
+
+def summary(history, ended: str) -> dict:
+    """Return what was measured; a run that diverged in its first epoch has no number."""
+    columns = ("epochs", "best", "last", "mean_of_last_ten", "memorized", "seconds", *SELECTION)
+    if ended and not len(history):
+        return dict.fromkeys(columns, math.nan)
+    last = {name: f"{history.last[name]:.4f}" for name in SELECTION}
+    return results.summary(history) | last
+
+
+def main() -> None:
+    """Add the rows that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("setting", nargs="?", default="classroom", choices=list(NOISES))
+    parser.add_argument("--seeds", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(__file__).parent
+    table = results.Table(folder / f"{options.setting.replace('-', '_')}_methods.csv", KEY)
+    data = recipes.find(options.setting, "cross-entropy").load()
+    for name, kind, rate, seed in planned(options.setting, options.seeds):
+        if (name, kind, rate, seed) not in table:
+            row = measure(options.setting, data, name, kind, rate, seed)
+            table.add(row)
+            print(name, kind, rate, seed, row["best"], row["last"], row["seconds"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
