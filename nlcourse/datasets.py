@@ -6,6 +6,9 @@ into it on the first call. Every file is checked against its published md5 sum b
 an idx file that lies there unpacked against its own header; what is damaged is named and never
 used. Explained in lesson 00.
 
+Clothing1M, mini-WebVision, Food-101 (and any folder of images, with ``load_folder``) are decoded
+once into a memory-mapped cache; where nobody knows the true label of an image it is UNKNOWN, -1.
+
 Sources: hashes, addresses and the CIFAR reader are torchvision's; the human labels of CIFAR-10N and
 CIFAR-100N are those of Wei et al. 2022 (arXiv 2110.12088), repository UCSC-REAL/cifar-10-100n.
 """
@@ -14,17 +17,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from nlcourse import files
+from nlcourse import files, image_cache, real_sets
+from nlcourse.dataset import UNKNOWN, Dataset, stratified
 from nlcourse.files import DataError
 
-NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "cifar10n", "cifar100n")
+__all__ = ["NAMES", "UNKNOWN", "DataError", "Dataset", "fetch", "load", "load_folder"]
+
+NAMES = (
+    *("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "cifar10n", "cifar100n"),
+    *real_sets.NAMES,
+)
 
 # The keys of the human labels in the authors' files; the first kind is the default.
 HUMAN_KINDS = {
@@ -48,117 +57,7 @@ STATISTICS = {
 }
 
 DIGITS_TEST_SIZE = 500
-IMPLAUSIBLE = 10.0  # no image on the 0..1 scale is so bright, not even Gaussian noise like it
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Dataset:
-    """A training set with given and true labels, and a test set with true ones.
-
-    Attributes:
-        name: as in :data:`NAMES`.
-        images: ``(n, channels, height, width)``, uint8 from 0 to 255 or float32 from 0 to 1.
-        labels: int64 ``(n,)``, the given labels: what a method trains on.
-        true_labels: int64 ``(n,)``, for measuring only: no method sees them.
-        test_images: like `images`.
-        test_labels: int64, true labels.
-        class_names: one a class.
-        mean: per channel, on the 0..1 scale, of the training images.
-        std: per channel, on the 0..1 scale, of the training images.
-
-    Raises:
-        ValueError: for shapes, lengths or label ranges that do not fit together.
-        TypeError: for images or labels of another dtype.
-    """
-
-    name: str
-    images: Tensor
-    labels: Tensor
-    true_labels: Tensor
-    test_images: Tensor
-    test_labels: Tensor
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __post_init__(self) -> None:
-        """Refuse parts that do not fit together."""
-        _check_images(self.images, "images")
-        _check_images(self.test_images, "test_images")
-        if self.images.shape[1:] != self.test_images.shape[1:]:
-            raise ValueError(
-                f"Expected `test_images` of the shape {self.image_shape} of `images`, got "
-                f"{tuple(self.test_images.shape[1:])}"
-            )
-        _check_labels(self.labels, "labels", len(self.images), self.num_classes)
-        _check_labels(self.true_labels, "true_labels", len(self.images), self.num_classes)
-        _check_labels(self.test_labels, "test_labels", len(self.test_images), self.num_classes)
-        channels = self.image_shape[0]
-        if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
-            raise ValueError(
-                f"Expected a `mean` and a positive `std` for each of the {channels} channels, got "
-                f"{self.mean} and {self.std}"
-            )
-
-    def __repr__(self) -> str:
-        """Say what it is in one line, without the pixels."""
-        return (
-            f"Dataset({self.name!r}: {len(self.images)} training and {len(self.test_images)} test "
-            f"images of {self.image_shape}, {self.num_classes} classes, "
-            f"{self.noise_rate:.1%} wrong labels)"
-        )
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes, C."""
-        return len(self.class_names)
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """Channels, height, width."""
-        return tuple(self.images.shape[1:])
-
-    @property
-    def is_wrong(self) -> Tensor:
-        """Bool ``(n,)``: is the given label not the true one?"""
-        return self.labels != self.true_labels
-
-    @property
-    def noise_rate(self) -> float:
-        """Share of wrong given labels, as counted."""
-        return self.is_wrong.float().mean().item()
-
-    def with_labels(self, labels: Tensor) -> Dataset:
-        """Return the same data with other given labels, int64 ``(n,)``; all else stays."""
-        return dataclasses.replace(self, labels=labels)
-
-    def with_images(self, images: Tensor, test_images: Tensor | None = None) -> Dataset:
-        """Return the same labels with other training (and test) images; `mean` and `std` stay."""
-        test_images = self.test_images if test_images is None else test_images
-        return dataclasses.replace(self, images=images, test_images=test_images)
-
-    def subset(self, size: int, seed: int = 0) -> Dataset:
-        """Return `size` training examples, each true class in its share; the test set stays whole.
-
-        Args:
-            size: from 1 to n.
-            seed: the same seed takes the same examples.
-
-        Raises:
-            ValueError: for a size out of range.
-        """
-        if not 1 <= size <= len(self.images):
-            raise ValueError(
-                f"Expected `size` from 1 to {len(self.images)}, the number of training images, "
-                f"got {size}"
-            )
-        index = _stratified(self.true_labels.cpu(), size, seed).to(self.labels.device)
-        return dataclasses.replace(
-            self,
-            images=self.images[index.to(self.images.device)],
-            labels=self.labels[index],
-            true_labels=self.true_labels[index.to(self.true_labels.device)],
-        )
+SAMPLE = 1000  # images that the mean and deviation of a student's own folder are measured on
 
 
 def load(
@@ -167,20 +66,26 @@ def load(
     root: str | os.PathLike | None = None,
     kind: str | None = None,
     download: bool = True,
+    **photographs,
 ) -> Dataset:
     """Load a data set, fetching it first when it is not there.
 
     Args:
         name: one of :data:`NAMES`. ``digits`` are float32 in 0..1, the others uint8.
         root: folder of the data; left out: ``NLCOURSE_DATA``, else ``data/``.
-        kind: which human labels. ``cifar10n``: worse (default), aggre, random1, random2, random3.
-        download: may missing files be fetched?
+        kind: which labels. ``cifar10n``: worse (default), aggre, random1, random2, random3;
+            ``clothing1m``: noisy (default), both, clean (see :func:`real_sets.read`).
+        download: may missing files be fetched? (Clothing1M and WebVision come by other ways.)
+        photographs: for ``clothing1m``, ``mini-webvision`` and ``food101``: `test`, which test set
+            (:data:`real_sets.TEST_SETS`, the first by default), and `size`, `damaged`, `cache`,
+            `workers` and `progress` of :class:`image_cache.Decoding`.
 
     Returns:
-        The data set; given labels are the true ones, but for ``cifar10n`` and ``cifar100n``.
+        The data set. Given labels are the true ones but for ``cifar10n``, ``cifar100n`` and the
+        three sets of photographs, whose true labels are mostly unknown.
 
     Raises:
-        ValueError: for an unknown name or kind.
+        ValueError: for an unknown name, kind, test set or option.
         DataError: when files are missing or damaged and cannot be fetched.
 
     Example:
@@ -189,6 +94,13 @@ def load(
     """
     _check_name(name)
     kind = _checked_kind(name, kind)
+    if name in real_sets.NAMES:
+        return _load_photographs(name, files.data_root(root), kind, download, photographs)
+    if photographs:
+        raise ValueError(
+            f"Expected {', '.join(photographs)} for {', '.join(real_sets.NAMES)} only, not for "
+            f"{name!r}"
+        )
     if name == "digits":
         return _load_digits()
     folder = files.data_root(root)
@@ -215,9 +127,61 @@ def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
     """
     _check_name(name)
     folder = files.data_root(root)
-    if name != "digits":
+    if name in real_sets.NAMES:
+        _read_lists(name, folder, None, real_sets.TEST_SETS[name][0], download=True)
+    elif name != "digits":
         files.provide(name, folder, download=True)
     return folder
+
+
+def load_folder(
+    path: str | os.PathLike,
+    *,
+    labels: str | os.PathLike | None = None,
+    test_labels: str | os.PathLike | None = None,
+    class_names: Sequence[str] | None = None,
+    test_share: float = 0.2,
+    seed: int = 0,
+    size: int = 224,
+    damaged: str = "refuse",
+    cache: str | os.PathLike | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Dataset:
+    """Load any folder of images with a label file, or with a folder of images for each class.
+
+    Without test images of their own a share of all is split off, each class in its share. Their
+    labels are the true ones where the label file has them, else the given ones, noise and all.
+    (Another `test_share` or `seed` is another list of images, and so another cache.)
+
+    Args:
+        path: the folder.
+        labels: a CSV file ``path,label[,true_label]``; see :func:`real_sets.read_folder`.
+        test_labels: the same for the test images.
+        class_names: the classes in their order; left out: all that occur.
+        test_share: share of the images that is split off, in (0, 1).
+        seed: decides which.
+        size: side of the decoded images; this and the next as :class:`image_cache.Decoding` says.
+        damaged: "refuse" or "skip" images that cannot be decoded.
+        cache: where the decoded images go.
+        workers: threads that decode.
+        progress: show a bar.
+
+    Returns:
+        The data set, named like the folder; uint8 images of three channels on a memory map.
+
+    Raises:
+        ValueError: for settings out of their range.
+        DataError: for missing or damaged images and for label files that say what cannot be.
+    """
+    folder = Path(path).expanduser().absolute()
+    how = image_cache.Decoding(
+        size, damaged, cache or folder / image_cache.FOLDER, workers, progress
+    )
+    listing = real_sets.read_folder(folder, labels, test_labels, class_names)
+    if listing.test is None:
+        listing = _split_off_test(listing, test_share, seed)
+    return _decoded(folder.name, listing, how)
 
 
 # ---------------------------------------------------------------- reading
@@ -231,7 +195,7 @@ def _load_digits() -> Dataset:
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
     is_test = torch.zeros(len(labels), dtype=torch.bool)
-    is_test[_stratified(labels, DIGITS_TEST_SIZE, seed=0)] = True
+    is_test[stratified(labels, DIGITS_TEST_SIZE, seed=0)] = True
     train = images[~is_test]
     return Dataset(
         name="digits",
@@ -320,6 +284,95 @@ def _with_human_labels(data: Dataset, root: Path, kind: str) -> Dataset:
     return data.with_labels(labels)
 
 
+# ---------------------------------------------------------------- photographs
+
+
+def _load_photographs(
+    name: str, root: Path, kind: str | None, download: bool, options: Mapping[str, object]
+) -> Dataset:
+    options = {"test": real_sets.TEST_SETS[name][0], **options}
+    test = options.pop("test")
+    if test not in real_sets.TEST_SETS[name]:
+        known = ", ".join(real_sets.TEST_SETS[name])
+        raise ValueError(f"Expected `test` of {name!r} to be one of {known}, got {test!r}")
+    known = [field.name for field in dataclasses.fields(image_cache.Decoding)]
+    if strange := [option for option in options if option not in known]:
+        raise ValueError(f"Expected options of {', '.join(['test', *known])}, got {strange[0]!r}")
+    own_cache = root / real_sets.FOLDERS[name] / image_cache.FOLDER
+    how = image_cache.Decoding(**{"cache": own_cache, **options})
+    listing = _read_lists(name, root, kind, test, download)
+    try:
+        return _decoded(name, listing, how)
+    except DataError as error:
+        raise DataError(real_sets.how_to_get(name, root, str(error))) from error
+
+
+def _read_lists(
+    name: str, root: Path, kind: str | None, test: str, download: bool
+) -> real_sets.Listing:
+    folder = root / real_sets.FOLDERS[name]
+    if (
+        name == "food101"
+        and download
+        and not ((folder / "meta").is_dir() and (folder / "images").is_dir())
+    ):
+        try:
+            files.fetch_food101(root)
+        except DataError as error:
+            raise DataError(real_sets.how_to_get(name, root, str(error))) from error
+    return real_sets.read(name, root, kind, test)
+
+
+def _split_off_test(listing: real_sets.Listing, share: float, seed: int) -> real_sets.Listing:
+    if not 0 < share < 1:
+        raise ValueError(f"Expected `test_share` in (0, 1), got {share}")
+    part = listing.train
+    size = round(share * len(part.paths))
+    if not 0 < size < len(part.paths):
+        raise ValueError(
+            f"Expected a `test_share` that leaves images on both sides: {share} of "
+            f"{len(part.paths)} images are {size}"
+        )
+    is_test = np.zeros(len(part.paths), dtype=bool)
+    is_test[stratified(torch.from_numpy(part.best_labels()), size, seed).numpy()] = True
+    train = part.take(np.flatnonzero(~is_test), f"{part.name}-train")
+    test = part.take(np.flatnonzero(is_test), f"{part.name}-test")
+    return dataclasses.replace(listing, train=train, test=test)
+
+
+def _decoded(name: str, listing: real_sets.Listing, how: image_cache.Decoding) -> Dataset:
+    train, test = listing.train, listing.test
+    images, test_images = (
+        image_cache.cached_images(part.name, part.base, part.paths, how) for part in (train, test)
+    )
+    mean, std = listing.statistics or _measure(images.images)
+    return Dataset(
+        name=name,
+        images=images.images,
+        labels=torch.from_numpy(train.labels)[images.index],
+        true_labels=torch.from_numpy(train.true_labels)[images.index],
+        test_images=test_images.images,
+        test_labels=torch.from_numpy(test.best_labels())[test_images.index],
+        class_names=listing.class_names,
+        mean=mean,
+        std=std,
+    )
+
+
+def _measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Measure mean and deviation of each channel on evenly spread images: a thousand suffice."""
+    spread = torch.linspace(0, len(images) - 1, min(len(images), SAMPLE)).long()
+    channels = images[spread].transpose(0, 1).flatten(1)
+    # Counting how often each of the 256 values occurs needs no copy of the pixels as floats.
+    shares = torch.stack([channel.bincount(minlength=256) for channel in channels]).double()
+    shares /= channels.shape[1]
+    values = torch.arange(256).double() / 255
+    mean = shares @ values
+    variance = (shares * (values - mean[:, None]) ** 2).sum(1)
+    # Without any deviation (all images black, say) normalising would divide by zero.
+    return tuple(mean.tolist()), tuple(variance.sqrt().clamp(min=1 / 255).tolist())
+
+
 # ---------------------------------------------------------------- checks at the border
 
 
@@ -329,58 +382,10 @@ def _check_name(name: str) -> None:
 
 
 def _checked_kind(name: str, kind: str | None) -> str | None:
-    known = HUMAN_KINDS.get(name, {})
+    known = HUMAN_KINDS.get(name) or real_sets.KINDS.get(name, ())
     if kind is None:
         return next(iter(known), None)
     if kind not in known:
         choice = f"to be one of {', '.join(known)}" if known else "to be left out"
         raise ValueError(f"Expected `kind` of {name!r} {choice}, got {kind!r}")
     return kind
-
-
-def _check_images(images: Tensor, name: str) -> None:
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.numel():
-        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"Expected `{name}` of shape (n, channels, height, width), got {got}")
-    if images.dtype not in (torch.uint8, torch.float32):
-        raise TypeError(
-            f"Expected `{name}` as uint8 (0 to 255) or float32 (0 to 1), got {images.dtype}"
-        )
-    # Written with "not", so that nan fails here too.
-    if images.dtype == torch.float32 and not images.abs().max() <= IMPLAUSIBLE:
-        low, high = images.aminmax()
-        raise ValueError(
-            f"Expected float `{name}` on the 0..1 scale, got {low:.3g} to {high:.3g}: divide by "
-            "255, or give uint8"
-        )
-
-
-def _check_labels(labels: Tensor, name: str, size: int, num_classes: int) -> None:
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"Expected `{name}` as an int64 tensor of class ids, got {got}")
-    if labels.shape != (size,):
-        raise ValueError(
-            f"Expected `{name}` of shape ({size},), one label an image, got {tuple(labels.shape)}"
-        )
-    low, high = labels.aminmax()
-    if low < 0 or high >= num_classes:
-        raise ValueError(
-            f"Expected `{name}` from 0 to {num_classes - 1}, the {num_classes} classes that have a "
-            f"name, got {low} to {high}"
-        )
-
-
-def _stratified(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Choose `size` examples, each class in its share: sorted positions, int64 ``(size,)``."""
-    generator = torch.Generator().manual_seed(seed)
-    shares = labels.bincount() * size
-    quotas, remainders = shares // len(labels), shares % len(labels)
-    # The largest remainders take the places that rounding down left; ties go to the smaller id.
-    rest = size - int(quotas.sum())
-    quotas[remainders.sort(descending=True, stable=True).indices[:rest]] += 1
-    chosen = []
-    for label, quota in enumerate(quotas.tolist()):
-        members = (labels == label).nonzero().squeeze(1)
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:quota]])
-    return torch.cat(chosen).sort().values

@@ -210,6 +210,26 @@ def _download_cifar(source, root: Path) -> None:
             os.replace(workplace / source.base_folder / file, target / file)
 
 
+def fetch_food101(root: Path) -> None:
+    """Fetch Food-101 (5 GB) with torchvision; its parts appear only when all is unpacked.
+
+    Raises:
+        DataError: it could not be fetched, or what came is not the published file.
+    """
+    from torchvision.datasets import Food101
+
+    folder = root / "food-101"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _impatient(), _workplace(folder) as workplace:
+            Food101(workplace, download=True)
+            for part in (workplace / "food-101").iterdir():
+                if not (folder / part.name).exists():
+                    os.replace(part, folder / part.name)
+    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        raise DataError(f"It could not be fetched: {error or type(error).__name__}") from error
+
+
 def _fetch_file(addresses: Sequence[str], folder: Path, file: str, md5: str) -> Path:
     """Fetch a file from the first address that gives it whole; it appears in `folder` only then."""
     from torchvision.datasets.utils import download_url

@@ -12,6 +12,7 @@ from math import prod
 from torch import nn
 
 from .preact_resnet import preact_resnet18
+from .resnet import resnet18_small, resnet34_small, resnet50_imagenet, resnet50_small
 
 ImageShape = tuple[int, int, int]
 
@@ -96,9 +97,41 @@ def nine_layer_cnn(
     )
 
 
+def lenet(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
+    """LeNet as CDR uses it on MNIST: 61,706 parameters.
+
+    Raises:
+        ValueError: images smaller than 12 x 12.
+    """
+    channels, height, width = image_shape
+    if min(height, width) < 12:
+        raise ValueError(f"Expected images of at least 12 x 12 for LeNet, got {height} x {width}")
+    # Pooling halves the sides (rounding down), the second convolution takes 4 off.
+    rows, columns = ((side // 2 - 4) // 2 for side in (height, width))
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * rows * columns, 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, num_classes),
+    )
+
+
 NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "small-cnn": small_cnn,
     "nine-layer-cnn": nine_layer_cnn,
+    "lenet": lenet,
     "preact-resnet18": preact_resnet18,
+    "resnet18": resnet18_small,
+    "resnet34": resnet34_small,
+    "resnet50": resnet50_small,
+    "resnet50-imagenet": resnet50_imagenet,
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import gzip
 import hashlib
 import http.server
+import math
 import os
 import pickle
 import struct
@@ -22,8 +24,10 @@ from hypothesis import strategies as st
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import download_url
 
-from nlcourse import datasets, files, noise
+from nlcourse import datasets, files, noise, real_sets
 
+# Those that are fetched file by file; photographs are tested in test_real_sets.py.
+CHECKED = [name for name in datasets.NAMES if name not in ("digits", *real_sets.NAMES)]
 REAL = os.environ.get("NLCOURSE_DATA")  # read before the fixtures change it
 
 
@@ -265,6 +269,36 @@ def test_properties():
     )
 
 
+def test_true_labels_that_nobody_knows_are_neither_right_nor_wrong():
+    true_labels = torch.arange(12) % 4
+    true_labels[[0, 1, 2]] = datasets.UNKNOWN
+    labels = torch.arange(12) % 4
+    labels[[2, 3, 4]] = 1
+    data = small(labels=labels, true_labels=true_labels)
+    assert data.is_known.tolist() == [False] * 3 + [True] * 9
+    assert data.is_wrong.nonzero().squeeze(1).tolist() == [3, 4]
+    assert data.noise_rate == pytest.approx(2 / 9)
+    assert "22.2% wrong labels among the 75.0% that are known" in repr(data)
+    nothing = small(true_labels=torch.full((12,), datasets.UNKNOWN))
+    assert not nothing.is_wrong.any()
+    assert math.isnan(nothing.noise_rate)
+    assert repr(nothing).endswith("4 classes, true labels unknown)")
+
+
+def test_a_subset_of_unknown_classes_keeps_the_shares_of_the_given_ones():
+    part = small(true_labels=torch.full((12,), datasets.UNKNOWN)).subset(8)
+    assert part.labels.bincount().tolist() == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("kind", noise.KINDS)
+def test_no_noise_is_drawn_from_true_labels_that_nobody_knows(kind):
+    data = dataclasses.replace(
+        datasets.load("digits"), true_labels=torch.full((1297,), datasets.UNKNOWN)
+    )
+    with pytest.raises(ValueError, match="`labels` from 0 to 9.*got -1"):
+        noise.inject(data, kind, 0.4)
+
+
 def test_with_labels_keeps_the_true_labels():
     data = small()
     changed = data.with_labels(torch.zeros(12).long())
@@ -339,6 +373,8 @@ BAD_PARTS = [
     ({"labels": [0] * 12}, TypeError, "`labels` as an int64 tensor .*got list"),
     ({"labels": torch.zeros(12, 4).long()}, ValueError, r"`labels` of shape \(12,\)"),
     ({"true_labels": torch.full((12,), 4)}, ValueError, "`true_labels` from 0 to 3.*got 4 to 4"),
+    ({"true_labels": torch.full((12,), -2)}, ValueError, "`true_labels` from 0 to 3.*got -2 to -2"),
+    ({"labels": torch.full((12,), -1)}, ValueError, "`labels` from 0 to 3.*got -1 to -1"),
     ({"test_labels": torch.full((4,), -1)}, ValueError, "`test_labels` from 0 to 3.*got -1 to -1"),
     ({"test_labels": torch.zeros(3).long()}, ValueError, r"`test_labels` of shape \(4,\)"),
     ({"class_names": ("a", "b")}, ValueError, "from 0 to 1, the 2 classes that have a name"),
@@ -358,7 +394,7 @@ def test_parts_that_do_not_fit_are_refused(changes, error, message):
 
 def test_unknown_names_are_told_the_known_ones():
     for call in (datasets.load, datasets.fetch):
-        with pytest.raises(ValueError, match="digits, mnist, .*cifar100n, got 'svhn'"):
+        with pytest.raises(ValueError, match="digits, mnist, .*food101, got 'svhn'"):
             call("svhn")
 
 
@@ -391,7 +427,7 @@ def test_the_root_is_the_argument_then_the_variable_then_data(tmp_path, monkeypa
     assert files.data_root(None) == tmp_path / "data"
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+@pytest.mark.parametrize("name", CHECKED)
 def test_missing_data_is_one_clear_error(name, tmp_path, monkeypatch):
     root = tmp_path / "nowhere"
     with pytest.raises(datasets.DataError) as caught:
@@ -408,7 +444,7 @@ def test_missing_data_is_one_clear_error(name, tmp_path, monkeypatch):
         datasets.load(name, download=False)
 
 
-@pytest.mark.parametrize("name", [name for name in datasets.NAMES if name != "digits"])
+@pytest.mark.parametrize("name", CHECKED)
 def test_without_a_network_the_error_says_why(name, tmp_path):
     with pytest.raises(datasets.DataError, match="could not be fetched: .*no network in the tests"):
         datasets.load(name, root=tmp_path)
@@ -824,8 +860,8 @@ def test_all_noise_goes_into_digits(kind):
     assert data.noise_rate == 0
 
 
-def test_every_data_set_has_an_asymmetric_map():
-    for name in datasets.NAMES:
+def test_every_data_set_with_known_labels_has_an_asymmetric_map():
+    for name in ("digits", *CHECKED):
         assert len(noise.asymmetric_matrix(name, 0.2)) == (100 if "cifar100" in name else 10)
 
 
