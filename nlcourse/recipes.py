@@ -10,6 +10,7 @@ schedule.
 from __future__ import annotations
 
 import functools
+import math
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,7 +85,7 @@ class Recipe:
         """
         arguments = dict(self.arguments)
         if arguments.get("noise_rate") == MEASURED:
-            arguments["noise_rate"] = data.noise_rate
+            arguments["noise_rate"] = known_rate(data)
         if "loss" in arguments:
             name = arguments["loss"]
             arguments["loss"] = getattr(losses, name, None) or getattr(F, name)
@@ -185,6 +186,20 @@ def _setting(name: str) -> dict:
     if name not in _read():
         raise ValueError(f"Expected a setting out of {', '.join(_read())}, got {name!r}")
     return _read()[name]
+
+
+def known_rate(data) -> float:
+    """Return the data's noise rate, for a method that has to be told it.
+
+    Raises:
+        ValueError: nobody knows the true labels, so nobody can measure it.
+    """
+    if math.isnan(data.noise_rate):
+        raise ValueError(
+            f"Expected a noise rate for {data.name}, whose true labels are unknown: give the "
+            "method one, for example a guess from lesson 05"
+        )
+    return data.noise_rate
 
 
 def true_matrix(data, kind: str | None, rate: float | None) -> torch.Tensor:

@@ -79,7 +79,7 @@ def test_another_optimizer_takes_nothing_from_the_old_one():
 def test_mnist_trains_what_the_classroom_trains():
     assert recipes.names("mnist") == CLASSROOM
     recipe = recipes.find("mnist", "elr")
-    assert (recipe.data, recipe.subset, recipe.epochs) == ("mnist", 10000, 40)
+    assert (recipe.data, recipe.subset, recipe.epochs) == ("mnist", 6000, 40)
     assert recipe.arguments == recipes.find("classroom", "elr").arguments
 
 
