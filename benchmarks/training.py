@@ -2,84 +2,134 @@
 
     python benchmarks/training.py
 
-Ratios are taken in pairs within one run, so that they hold on a machine whose speed drifts;
-medians of five pairs after a warm-up. The networks, batches and optimizers are the same on both
-sides.
+Same networks, batches, optimizers and numbers of threads on both sides; see ``_timing.py``.
+"Training" is an epoch's steps alone; "all of it" counts set-up and the predictions after each epoch
+too, on both sides.
 """
 
 from __future__ import annotations
 
 import functools
-import platform
-import statistics
-import time
-from collections.abc import Callable
+import os
 
 import torch
+from _timing import Clock, clocked, compare, whole, with_threads
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from nlcourse import datasets, noise
 from nlcourse.batches import Augment, Batches, Images
-from nlcourse.methods import CrossEntropy
+from nlcourse.methods import CoTeaching, CrossEntropy
 from nlcourse.models import mlp, small_cnn
+from nlcourse.stacked import fit_stacked
 from nlcourse.training import fit
 
-PAIRS = 5
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
+QUIET = {"device": "cpu", "progress": False}
+CORES = os.cpu_count() or 1
 
 
-def timed(function: Callable[[], object]) -> float:
-    """Return the seconds of one call."""
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
+# The loop -----------------------------------------------------------------------------------------
 
 
-def compare(name: str, ours: Callable, other: Callable) -> None:
-    """Print the median times of both and the median of their pairwise ratios."""
-    ours(), other()
-    pairs = [(timed(ours), timed(other)) for _ in range(PAIRS)]
-    ratios = [mine / theirs for mine, theirs in pairs]
-    mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    print(
-        f"{name:46} {mine:8.3f} s {theirs:8.3f} s   ratio {statistics.median(ratios):6.3f}"
-        f"   ({min(ratios):.3f} to {max(ratios):.3f})"
+def bare_loop(
+    clock: Clock, data, network, epochs: int, batch_size: int, *, networks: int = 1, measure=False
+) -> None:
+    """Train as one would by hand on tensors that are already there.
+
+    With two networks: both forward passes, both losses, one backward pass, one step.
+    """
+    models = [network(data.image_shape, data.num_classes) for _ in range(networks)]
+    parameters = [each for model in models for each in model.parameters()]
+    optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
+    images, tests = (normalised(data, part) for part in (data.images, data.test_images))
+    for _ in range(epochs):
+        with clock:
+            for model in models:
+                model.train()
+            for index in torch.randperm(len(images)).split(batch_size):
+                batch, labels = images[index], data.labels[index]
+                loss = sum(F.cross_entropy(model(batch), labels) for model in models)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            if measure:  # the forward passes that the history needs
+                predict(models[0], images), predict(models[0], tests)
+
+
+def normalised(data, images: torch.Tensor) -> torch.Tensor:
+    """Return float images with mean 0 and deviation 1."""
+    scale = 255 if images.dtype == torch.uint8 else 1
+    return (images / scale - data.mean[0]) / data.std[0]
+
+
+@torch.no_grad()
+def predict(model, images: torch.Tensor) -> torch.Tensor:
+    """Return the predicted classes."""
+    model.eval()
+    return torch.cat([model(chunk).argmax(1) for chunk in images.split(2048)])
+
+
+def loop(name: str, data, network, epochs: int, batch_size: int) -> None:
+    """Compare `fit` with the bare loop: training alone, all of it, and Co-teaching's training."""
+    options = {"network": network, "epochs": epochs, "batch_size": batch_size} | QUIET
+    bare = functools.partial(
+        bare_loop, data=data, network=network, epochs=epochs, batch_size=batch_size
     )
 
+    def training(clock: Clock) -> None:
+        fit(clocked(CrossEntropy(), clock), data, **options)
 
-def bare_loop(data, network: Callable, epochs: int, batch_size: int) -> None:
-    """Train as one would by hand on tensors that are already there, and measure once an epoch."""
-    model = network(data.image_shape, data.num_classes)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    images = (data.images - data.mean[0]) / data.std[0]
-    tests = (data.test_images - data.mean[0]) / data.std[0]
-    for _ in range(epochs):
-        model.train()
-        for index in torch.randperm(len(images)).split(batch_size):
-            loss = F.cross_entropy(model(images[index]), data.labels[index])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        model.eval()
-        with torch.no_grad():  # the same forward passes that the history needs
-            for part in (images, tests):
-                torch.cat([model(chunk).argmax(1) for chunk in part.split(2048)])
+    def two(clock: Clock) -> None:
+        fit(clocked(CoTeaching(0.4), clock), data, **options)
+
+    everything = whole(lambda: fit(CrossEntropy(), data, **options))
+    bare_everything = whole(lambda: bare(Clock(), measure=True))
+    bare_two = functools.partial(bare, networks=2)
+    for what, ours, other, goal in (
+        ("fit / bare loop, training", training, bare, 1.05),
+        ("fit / bare loop, all of it", everything, bare_everything, 1.05),
+        ("Co-teaching / its bare passes", two, bare_two, 1.10),
+    ):
+        compare(f"{what}: {name}", ours, other, goal=goal, pairs=9)
 
 
-class PicturesOneByOne(Dataset):
-    """The usual way: one image at a time through PIL transforms."""
+# Several networks at once -------------------------------------------------------------------------
 
-    def __init__(self, images: torch.Tensor) -> None:
-        """Keep images as the arrays that torchvision's CIFAR class holds."""
-        self.images = images.permute(0, 2, 3, 1).contiguous().numpy()
+
+def sixteen(hidden: tuple[int, ...]) -> None:
+    """Compare 16 MLPs over noise rates and seeds, stacked and one after the other."""
+    clean = datasets.load("digits")
+    grid = [(rate / 10, seed) for rate in range(1, 9) for seed in range(2)]
+    sets = [noise.inject(clean, "symmetric", rate, seed=seed) for rate, seed in grid]
+    seeds = [seed for _, seed in grid]
+    options = {"network": functools.partial(mlp, hidden=hidden), "epochs": 3} | QUIET
+
+    def one_after_the_other() -> None:
+        for data, seed in zip(sets, seeds, strict=True):
+            fit(CrossEntropy(), data, seed=seed, **options)
+
+    compare(f"16 MLPs of width {hidden} stacked / one after the other",
+            whole(lambda: fit_stacked(sets, seeds=seeds, **options)),
+            whole(one_after_the_other), goal=0.25, pairs=7)  # fmt: skip
+
+
+# The data path ------------------------------------------------------------------------------------
+
+
+class OneByOne(Dataset):
+    """The usual way: one image at a time through torchvision's transforms."""
+
+    def __init__(self, images: torch.Tensor, pil: bool) -> None:
+        """Keep images as torchvision's CIFAR class holds them (PIL), or as tensors."""
+        self.images = images.permute(0, 2, 3, 1).contiguous().numpy() if pil else images
         self.transform = v2.Compose(
             [
-                v2.ToPILImage(),
+                *([v2.ToPILImage()] if pil else []),
                 v2.RandomCrop(32, padding=4),
                 v2.RandomHorizontalFlip(),
-                v2.ToImage(),
+                *([v2.ToImage()] if pil else []),
                 v2.ToDtype(torch.float32, scale=True),
                 v2.Normalize(MEAN, STD),
             ]
@@ -101,53 +151,48 @@ def empty(batches) -> None:
 
 
 def v2_batches(images: torch.Tensor, batch_size: int) -> None:
-    """Apply torchvision's own batch transforms: one random crop for the whole batch."""
-    transform = v2.Compose(
-        [
-            v2.RandomCrop(32, padding=4),
-            v2.RandomHorizontalFlip(),
-            v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(MEAN, STD),
-        ]
-    )
+    """Apply torchvision's transforms to whole batches: one crop and one flip for all of a batch."""
+    transform = OneByOne(images, pil=False).transform
     for index in torch.randperm(len(images)).split(batch_size):
         transform(images[index])
 
 
+def data_path(count: int = 4096) -> None:
+    """Compare shuffled, cropped, mirrored, normalised batches of 128."""
+    colour = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.zeros(count).long()
+    ours = Batches(
+        Images(colour, MEAN, STD), labels, batch_size=128, augment=Augment(crop=4, flip=True)
+    )
+    others = {
+        "DataLoader, PIL, an image at a time": (OneByOne(colour, pil=True), 1 / 20),
+        "DataLoader, v2 on tensors, an image at a time": (OneByOne(colour, pil=False), 1.0),
+    }
+    for name, (pictures, goal) in others.items():
+        loader = DataLoader(pictures, batch_size=128, shuffle=True)
+        compare(f"batches / {name}", whole(lambda: empty(ours)),
+                whole(lambda loader=loader: empty(loader)), goal=goal, pairs=3)  # fmt: skip
+    compare("batches / v2 on batches (one crop for a whole batch)", whole(lambda: empty(ours)),
+            whole(lambda: v2_batches(colour, 128)), goal=1.0, pairs=9)  # fmt: skip
+
+
 def main() -> None:
     """Run all comparisons."""
-    print(
-        f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
-    )
     digits = noise.inject(datasets.load("digits"), "symmetric", 0.4)
-    quiet = {"device": "cpu", "progress": False}
-    compare(
-        "fit / bare loop: digits, MLP, batch 64",
-        lambda: fit(CrossEntropy(), digits, epochs=20, **quiet),
-        lambda: bare_loop(digits, mlp, 20, 64),
+    pixels = torch.randint(256, (1280, 1, 28, 28), dtype=torch.uint8)
+    labels = torch.arange(1280) % 10
+    names = tuple("0123456789")
+    grey = datasets.Dataset(
+        "random pixels", pixels, labels, labels, pixels[:256], labels[:256], names, (0.5,), (0.3,)
     )
-    narrow = functools.partial(small_cnn, width=16)
-    compare(
-        "fit / bare loop: digits, small CNN, batch 128",
-        lambda: fit(CrossEntropy(), digits, network=narrow, epochs=4, batch_size=128, **quiet),
-        lambda: bare_loop(digits, narrow, 4, 128),
-    )
-    colour = torch.randint(256, (4096, 3, 32, 32), dtype=torch.uint8)
-    ours = Batches(
-        Images(colour, MEAN, STD),
-        torch.zeros(4096).long(),
-        batch_size=128,
-        augment=Augment(crop=4, flip=True),
-    )
-    loader = DataLoader(PicturesOneByOne(colour), batch_size=128, shuffle=True)
-    compare(
-        "batches / DataLoader with PIL, 4096 images", lambda: empty(ours), lambda: empty(loader)
-    )
-    compare(
-        "batches / v2 on batches, 4096 images", lambda: empty(ours), lambda: v2_batches(colour, 128)
-    )
-    print("v2 draws one crop for a whole batch, ours one for each image.")
+    with_threads(1)
+    loop("digits, MLP, batch 64", digits, mlp, 8, 64)
+    data_path()
+    sixteen((64,))
+    sixteen((64, 64))
+    for count in sorted({1, CORES}):
+        with_threads(count)
+        loop(f"28 x 28, small CNN, batch 128, {count} thread(s)", grey, small_cnn, 1, 128)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line: `nlcourse lab / check / notebooks / data / run / bench / clean`.
+"""The command line: `nlcourse lab / check / notebooks / data / run / sweep / bench / clean`.
 
 torch, Jupyter and the rest are imported inside the commands that need them: `nlcourse lab` itself
 takes a fraction of a second.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import math
 import os
 import subprocess
 import sys
@@ -200,6 +201,11 @@ def _make_method(make: Callable, settings: dict[str, object], measured_rate: flo
 
     parameter = inspect.signature(make).parameters.get("noise_rate")
     if parameter and parameter.default is parameter.empty and "noise_rate" not in settings:
+        if math.isnan(measured_rate):
+            raise ValueError(
+                "Expected a noise rate: nobody knows the true labels here. Guess one, for example "
+                "--set noise_rate=0.3"
+            )
         print(f"noise_rate={measured_rate:.3f}: the true one, which in earnest nobody knows")
         settings = {"noise_rate": measured_rate, **settings}
     try:
@@ -217,6 +223,26 @@ def _setting(text: str) -> tuple[str, object]:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
         return name, value
+
+
+def sweep(options: argparse.Namespace) -> int:
+    """Make all runs of a TOML file that its table does not hold yet, a row each."""
+    from nlcourse import results
+    from nlcourse import sweep as sweeps
+
+    plan = sweeps.read(options.file)
+    table = results.Table(plan.table, sweeps.KEY)
+    left = sum(run.key not in table for run in plan.runs)
+    print(f"{plan.table}: {len(plan.runs) - left} of {len(plan.runs)} runs are there", flush=True)
+    if options.dry_run:
+        for run in plan.runs:
+            print(f"{'done' if run.key in table else 'to do'}: {run}")
+        return 0
+    outcome = sweeps.sweep(plan, devices=options.devices, scheduler=options.scheduler)
+    print(f"{outcome.added} new rows")
+    for run, why in outcome.failed.items():
+        print(f"failed: {run}: {why}", file=sys.stderr)
+    return 1 if outcome.failed else 0
 
 
 # ---- bench, clean --------------------------------------------------------------------------------
@@ -276,6 +302,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_check(add(check))
     _add_notebooks(add(notebooks))
     _add_run(add(run))
+    _add_sweep(add(sweep))
     add(data).add_argument("names", nargs="*", metavar="NAME", help="none: list them")
     add(bench).add_argument("names", nargs="*", metavar="NAME", help="scripts without .py")
     add(clean)
@@ -329,6 +356,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda or mps; found by itself when left out")
     parser.add_argument("--checkpoint", type=Path, help="renewed each epoch, continued from")
     parser.add_argument("--out", type=Path, metavar="CSV", help="where the history goes")
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="FILE.toml", help="such as docs/sweep.toml")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that takes runs")
+    where.add_argument(
+        "--devices",
+        type=lambda text: text.split(","),
+        metavar="LIST",
+        help="a process for each, such as cuda:0,cuda:1 or cpu,cpu (all GPUs when left out)",
+    )
 
 
 class _CollectSettings(argparse.Action):

@@ -60,8 +60,9 @@ class Table:
     """
 
     def __init__(self, path: Path, key: tuple[str, ...]) -> None:
-        """Read what is already there."""
+        """Read what is already there; a last line that was cut off is taken away."""
         self.path, self.key = Path(path), key
+        _cut_off_half_line(self.path)
         rows = load(self.path.stem, self.path.parent) if self.path.exists() else []
         self._done = {tuple(row[name] for name in key) for row in rows}
         self._columns = list(rows[0]) if rows else []
@@ -73,10 +74,13 @@ class Table:
     def add(self, row: dict[str, object]) -> None:
         """Append a row, with device, versions and commit.
 
+        A row that was made on another machine brings its own.
+
         Raises:
             ValueError: the row has other columns than the table.
         """
-        row = row | provenance()
+        own = provenance()
+        row = row | {name: row.get(name, value) for name, value in own.items()}
         if not self._columns:
             self._columns = list(row)
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +94,23 @@ class Table:
     def _write(self, row: dict[str, object]) -> None:
         with open(self.path, "a", newline="") as file:
             csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+
+
+def _cut_off_half_line(path: Path) -> None:
+    """Leave whole lines only, and no file at all when nothing but the header is whole.
+
+    A process that is killed (or a disk that is full) while it writes leaves half a line, and the
+    next row would be glued to it.
+    """
+    if not path.exists():
+        return
+    written = path.read_bytes()
+    whole = written[: written.rfind(b"\n") + 1]
+    if whole.count(b"\n") < 2:
+        path.unlink()
+    elif whole != written:
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
 
 
 def summary(history: History) -> dict[str, str]:

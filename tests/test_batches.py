@@ -102,6 +102,46 @@ def test_padding_is_black_also_when_images_are_normalised_first():
     assert results[0].min().item() == pytest.approx(-2.0, abs=1e-5)  # (0 - 0.5) / 0.25
 
 
+@settings(max_examples=25)
+@given(
+    size=st.integers(1, 6),
+    channels=st.integers(1, 3),
+    height=st.integers(1, 7),
+    width=st.integers(1, 7),
+    crop=st.integers(0, 4),
+    flip=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_crop_and_flip_are_those_of_a_loop_over_images(
+    size, channels, height, width, crop, flip, seed
+):
+    whole = torch.rand(size + 1, channels, height, width, generator=torch.Generator())
+    images = whole[1:]  # does not begin where its memory begins
+    shifted = Augment(crop=crop, flip=flip).shift(images, torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    mirrored = torch.rand(size, generator=generator) < 0.5 if flip else torch.zeros(size).bool()
+    offsets = torch.zeros(2, size).long()
+    if crop:
+        offsets = torch.randint(2 * crop + 1, (2, size), generator=generator)
+    for number, image in enumerate(images):
+        padded = torch.zeros(channels, height + 2 * crop, width + 2 * crop)
+        padded[:, crop : crop + height, crop : crop + width] = image
+        top, left = offsets[:, number].tolist()
+        window = padded[:, top : top + height, left : left + width]
+        assert torch.equal(shifted[number], window.flip(2) if mirrored[number] else window)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_are_the_same_however_one_asks_for_them(dtype):
+    images = Images(some_images(9, dtype=dtype), (0.5,) * 3, (0.25,) * 3)
+    chosen = torch.tensor([7, 2, 2])
+    mask = torch.zeros(9, dtype=torch.bool)
+    mask[[2, 7]] = True
+    assert torch.equal(images.get(chosen), images.get(slice(None))[chosen])
+    assert torch.equal(images.get(mask), images.get(torch.tensor([2, 7])))
+    assert torch.equal(images.get(slice(2, 3)), images.get(torch.tensor([2])))
+
+
 def test_cutout_cuts_one_square_an_image():
     cut = Augment(cutout=4).cut(torch.ones(200, 2, 8, 8), torch.Generator().manual_seed(0))
     sizes = set()
@@ -123,7 +163,7 @@ def test_a_flip_happens_for_half_of_the_images():
 
 
 def test_uint8_images_stay_small_until_the_batch():
-    images = some_images()
+    images = some_images(200)
     stored = Images(images, (0.5,) * 3, (0.25,) * 3)
     tensors = [value for value in vars(stored).values() if isinstance(value, torch.Tensor)]
     assert sum(tensor.nbytes for tensor in tensors) < 1.1 * images.nbytes
