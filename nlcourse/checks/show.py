@@ -109,6 +109,8 @@ def changed(before: Arguments, after: Arguments) -> list[str]:
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor):
         return one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
     return isinstance(one, torch.Generator) or one == other
 
 

@@ -4,8 +4,20 @@ A panel is state, compute (with its runner), render and view apart; only the vie
 :class:`Explorer`, which all lessons use.
 """
 
+from .arena import Arena
 from .compute import MethodChoice, Parameter, method_choice
 from .explorer import Explorer
 from .state import Goal, Run, Settings
+from .sweep_explorer import NoiseSweep
 
-__all__ = ["Explorer", "Goal", "MethodChoice", "Parameter", "Run", "Settings", "method_choice"]
+__all__ = [
+    "Arena",
+    "Explorer",
+    "Goal",
+    "MethodChoice",
+    "NoiseSweep",
+    "Parameter",
+    "Run",
+    "Settings",
+    "method_choice",
+]

@@ -78,6 +78,40 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
         Parameter("ramp_epochs", 10, 1, 30, 1, label="ramp, epochs"),
         Parameter("cross", True, label="cross the two selections"),
     ),
+    "dividemix": (
+        Parameter("warm_up", 5, 1, 30, 1, label="warm-up, epochs"),
+        Parameter("threshold", 0.5, 0.05, 0.95, 0.05, label="threshold tau"),
+        Parameter("lambda_u", 25.0, 0.0, 150.0, 5.0, label="lambda_u"),
+        Parameter("penalty", False, label="confidence penalty"),
+    ),
+    "cdr": (
+        Parameter("assumed_noise_rate", 0.4, 0.0, 0.9, 0.05, percent=True, argument="noise_rate"),
+        Parameter("decay", 1e-3, 0.0, 0.005, 5e-4),
+    ),
+    "aum": (
+        Parameter("find_epochs", 15, 2, 60, 1, label="epochs to find"),
+        Parameter("percentile", 99.0, 50.0, 100.0, 1.0),
+    ),
+    "curriculum": (
+        Parameter("initial_epochs", 10, 1, 30, 1, label="first network, epochs"),
+        Parameter("stage_epochs", 10, 1, 30, 1, label="stage, epochs"),
+    ),
+    "mentornet": (
+        Parameter("percentile", 0.7, 0.05, 1.0, 0.05),
+        Parameter("burn_in", 11, 0, 54, 1, label="burn-in, epochs"),
+    ),
+    "iterative-cv": (
+        Parameter("rounds", 2, 1, 4, 1),
+        Parameter("round_epochs", 8, 1, 50, 1, label="a round, epochs"),
+    ),
+    "attentive-feature-mixup": (
+        Parameter("lambda_", 0.75, 0.0, 1.0, 0.05, label="lambda, mixed loss"),
+        Parameter("mix_labels", True, label="mix the labels, too"),
+    ),
+    "self-learning": (
+        Parameter("alpha", 0.5, 0.0, 1.0, 0.05, label="alpha, corrected labels"),
+        Parameter("warm_up", 10, 1, 30, 1, label="warm-up, epochs"),
+    ),
 }
 """Which parameters of the package's methods get a control. A new method adds a line here."""
 

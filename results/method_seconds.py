@@ -1,0 +1,54 @@
+"""Time one training of every classroom recipe: lesson 13's answer to "how long does it run".
+
+    python results/method_seconds.py
+
+Digits, 40 % symmetric noise, all epochs of the recipe, one thread. What counts is the processor
+time of the process, not the clock on the wall: other programs on the machine hardly change it. Two
+runs each, the faster one counts.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from nlcourse import noise, recipes, results
+from nlcourse.training import DivergedError
+
+KEY = ("method", "run")
+RUNS = 2
+
+
+def measure(name: str, run: int) -> dict:
+    """Train once and return the row."""
+    recipe = recipes.find("classroom", name, noise="symmetric", rate=0.4)
+    noisy = noise.inject(recipe.load(), "symmetric", 0.4, seed=0)
+    begin = time.process_time()
+    try:
+        history = recipe.train(
+            noisy, seed=0, kind="symmetric", rate=0.4, device="cpu", progress=False
+        )
+    except DivergedError as error:
+        history = error.history
+    spent = time.process_time() - begin
+    row = {"method": name, "run": run, "data": recipe.data, "epochs": len(history)}
+    return row | {"cpu_seconds": f"{spent:.2f}", "wall_seconds": f"{sum(history['seconds']):.2f}"}
+
+
+def main() -> None:
+    """Add the rows that are missing."""
+    torch.set_num_threads(1)
+    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
+    names = recipes.names("classroom")
+    if ("cross-entropy", 0) not in table:
+        measure("cross-entropy", 0)  # the first training in a process pays for imports
+    for run in range(RUNS):
+        for name in names:
+            if (name, run) not in table:
+                table.add(measure(name, run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Lesson 13's claims: its asserts for five seeds, its panel, and what it says of stored tables.
+
+The cells are run as they stand in the source, with another `SEED`. So what the students see and
+what is tested here cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+
+from nlcourse import papers, plots, results
+
+SOURCE = Path(__file__).parent.parent / "notebooks" / "lessons" / "13_arena.py"
+SEEDS = range(5)
+
+
+def code_cells() -> list[str]:
+    parts = re.split(r"(?m)^# %%(.*)\n", SOURCE.read_text(encoding="utf-8"))[1:]
+    pairs = zip(parts[::2], parts[1::2], strict=True)
+    return [source for header, source in pairs if "[markdown]" not in header]
+
+
+def run_cells(monkeypatch, seed: int, wanted=lambda source: True) -> dict:
+    """Run the code cells of the lesson with a seed; return what they defined."""
+    shown = []
+    monkeypatch.setattr(plots, "show", lambda figure, alt=None: shown.append((figure, alt)))
+    names = {"__name__": "lesson_13", "shown": shown}
+    for source in code_cells():
+        if wanted(source):
+            source = re.sub(r"(?m)^SEED = 0$", f"SEED = {seed}", source)
+            exec(compile(source, SOURCE.name, "exec"), names)
+    assert names["SEED"] == seed
+    return names
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_assert_of_the_lesson_holds(seed, monkeypatch):
+    names = run_cells(monkeypatch, seed)
+    assert len(names["shown"]) == 7
+    assert all(len(alt or figure.alt_text) > 80 for figure, alt in names["shown"])
+
+
+def panel(monkeypatch) -> dict:
+    """The lesson's panel and what it needs, without the trainings around it."""
+    needed = ("import torch", "from nlcourse.checks import", "def my_loss", "class Mine")
+    also = ("my_loss = check", "def judge", "arena = Arena")
+    trains = ("fit(", ".train(", "best_and_last = check")
+
+    def wanted(source: str) -> bool:
+        inside = any(word in source for word in (*needed, *also))
+        return inside and not any(word in source for word in trains)
+
+    first = [source for source in code_cells() if "from nlcourse.checks import" in source]
+    assert len(first) == 1
+    monkeypatch.setattr(plots, "show", lambda figure, alt=None: None)
+    names: dict = {"__name__": "lesson_13"}
+    exec("from nlcourse.checks import check, hint", names)
+    for source in code_cells():
+        if wanted(source):
+            exec(compile(source, SOURCE.name, "exec"), names)
+    return names
+
+
+@pytest.fixture
+def arena(monkeypatch):
+    arena = panel(monkeypatch)["arena"]
+    yield arena
+    arena.stop()
+    arena.wait(10)
+
+
+def test_the_panel_is_driven_to_its_goal(arena):
+    far = arena.try_out(noise_kind="symmetric", noise_rate=0.4)
+    near = arena.try_out(noise_kind="symmetric", noise_rate=0.05)
+    assert (far.reached, near.reached) == (False, True)
+    assert "cross entropy is" in far.verdict
+    assert "at symmetric 5 %" in near.verdict
+    assert set(near.histories) == {"cross-entropy", "elr", "mine"}
+
+
+def test_the_goal_wants_three_methods_and_time(arena):
+    assert arena.try_out("cross-entropy", "elr", epochs=1).reached is False
+    assert "three methods and 30 epochs" in arena.run.verdict
+
+
+def test_the_pattern_of_people_is_a_kind_of_noise(arena):
+    match = arena.try_out("cross-entropy", "mine", noise_kind="human", epochs=1)
+    data = match.data
+    assert data.noise_rate == pytest.approx(0.4, abs=0.05)
+    seven = data.true_labels == 9  # trucks, which people take for automobiles
+    to_one = (data.labels[seven] == 1).float().mean().item()
+    assert to_one > 0.2
+
+
+# What the lesson says of stored tables, where they hold it ----------------------------------------
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return results.load("classroom_methods")
+
+
+def gain(rows, method: str, column: str) -> float:
+    which = {"noise": "symmetric", "rate": 0.4}
+    ours, plain = (
+        results.numbers(rows, column, method=name, **which) for name in (method, "cross-entropy")
+    )
+    return 100 * (mean(ours) - mean(plain))
+
+
+def test_gains_are_large_in_the_last_epochs_and_small_in_the_best(rows):
+    methods = {row["method"] for row in rows if (row["noise"], row["rate"]) == ("symmetric", "0.4")}
+    last, best = (
+        max(gain(rows, name, column) for name in methods) for column in ("mean_of_last_ten", "best")
+    )
+    assert last > 3 * best
+
+
+def test_mentornet_does_better_when_it_is_told_the_rate(rows):
+    assert gain(rows, "mentornet-told", "mean_of_last_ten") > gain(
+        rows, "mentornet", "mean_of_last_ten"
+    )
+
+
+def test_attentive_feature_mixup_adds_little_on_symmetric_noise(rows):
+    assert abs(gain(rows, "attentive-feature-mixup", "mean_of_last_ten")) < 8
+
+
+def test_searched_curves_drop_more_than_the_noise_rate_and_do_not_always_win():
+    table = results.load("s2e_search")
+    shares = [float(row["largest_share_dropped"]) for row in table if row["method"] == "s2e"]
+    told = results.numbers(table, "mean_of_last_ten", method="co-teaching, told the rate")
+    searched = results.numbers(table, "mean_of_last_ten", method="s2e")
+    assert len(shares) == len(told) == len(searched) == 5
+    assert min(shares) > 0.4
+    wins = sum(a > b for a, b in zip(searched, told, strict=True))
+    assert 0 < wins < 5
+    assert searched[shares.index(max(shares))] == min(searched)
+
+
+def test_the_predicted_span_of_one_baseline():
+    plain = [
+        float(row["accuracy"])
+        for row in papers.load(dataset="CIFAR-10", noise_rate=0.2)
+        if papers.ours(row["method"]) == "cross-entropy"
+        and row["noise_type"] not in ("asymmetric", "pairflip", "instance")
+    ]
+    assert len(plain) == 7
+    assert max(plain) - min(plain) > 12
