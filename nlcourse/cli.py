@@ -1,4 +1,4 @@
-"""The command line: `nlcourse lab / check / notebooks / data / run / sweep / bench / clean`.
+"""The command line: `nlcourse lab / check / notebooks / run / sweep / reproduce / board / ...`.
 
 torch, Jupyter and the rest are imported inside the commands that need them: `nlcourse lab` itself
 takes a fraction of a second.
@@ -245,6 +245,42 @@ def sweep(options: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
+def reproduce(options: argparse.Namespace) -> int:
+    """Work through the papers' tables until the queue or the time budget ends."""
+    from nlcourse import reproduce as papers
+    from nlcourse import results
+
+    root = course.find_root()
+    settings = options.setting or papers.SETTINGS
+    jobs = list(papers.queue(settings, options.only or papers.METHODS, seeds=options.seeds))
+    table = results.Table(root / "results" / "reproduced.csv", papers.KEY)
+    print(f"{table.path}: a queue of {len(jobs)} runs", flush=True)
+    if options.dry_run:
+        print(*jobs, sep="\n")
+        return 0
+    left = papers.run(
+        jobs,
+        table,
+        root / "work" / "reproduce",
+        budget=options.budget,
+        subset=options.subset,
+        epochs=options.epochs,
+        device=options.device,
+    )
+    print(f"{left} runs are left" if left else "the queue is done")
+    return 0
+
+
+def board(options: argparse.Namespace) -> int:
+    """Write the page that shows a class's board, with the boards of others merged into it."""
+    from nlcourse import board as boards
+
+    if options.others:
+        print(f"{boards.merge(options.others, options.file)} new rows")
+    print(f"wrote {boards.write_page(options.file)}")
+    return 0
+
+
 # ---- bench, clean --------------------------------------------------------------------------------
 
 
@@ -303,6 +339,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_notebooks(add(notebooks))
     _add_run(add(run))
     _add_sweep(add(sweep))
+    _add_reproduce(add(reproduce))
+    _add_board(add(board))
     add(data).add_argument("names", nargs="*", metavar="NAME", help="none: list them")
     add(bench).add_argument("names", nargs="*", metavar="NAME", help="scripts without .py")
     add(clean)
@@ -369,6 +407,31 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         metavar="LIST",
         help="a process for each, such as cuda:0,cuda:1 or cpu,cpu (all GPUs when left out)",
     )
+
+
+def _add_reproduce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--budget", type=_seconds, metavar="TIME", help="such as 90s, 9m or 1.5h")
+    parser.add_argument("--setting", action="append", help="cifar10-fast or cifar10; both if none")
+    parser.add_argument("--only", action="append", metavar="METHOD", help="may be repeated")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--subset", type=int, help="training images, for a first try")
+    parser.add_argument("--epochs", type=int, help="instead of the recipes', for a first try")
+    parser.add_argument("--device", help="cpu, cuda or mps; found by itself when left out")
+    parser.add_argument("--dry-run", action="store_true", help="list the queue, train nothing")
+
+
+def _seconds(text: str) -> float:
+    from nlcourse import reproduce as papers  # imports torch, so only when there is a budget
+
+    try:
+        return papers.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _add_board(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", type=Path, metavar="BOARD.csv")
+    parser.add_argument("others", type=Path, nargs="*", help="boards to merge into it")
 
 
 class _CollectSettings(argparse.Action):

@@ -105,6 +105,7 @@ def run(
     *,
     budget: float | None = None,
     data=None,
+    subset: int | None = None,
     epochs: int | None = None,
     device: str | None = None,
     progress: bool = True,
@@ -117,7 +118,8 @@ def run(
         table: where finished runs go; runs that it holds are left out.
         checkpoints: folder for runs that are not finished.
         budget: seconds, or None for no end.
-        data: a data set without noise in place of each recipe's own (a part of it, say).
+        data: a data set without noise in place of each recipe's own.
+        subset: so many training images of it, for a first try; all when left out.
         epochs: in place of each recipe's own; for a first try.
         device: where to train; found when left out.
         progress: show a bar a run.
@@ -130,6 +132,7 @@ def run(
     left = 0
     for job in jobs:
         clean = data if data is not None else job.recipe.load()
+        clean = clean if subset is None else clean.subset(subset)
         length = epochs or job.recipe.epochs
         key = _key(job, len(clean.labels), length)
         if tuple(key.values()) in table:

@@ -15,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from nlcourse import cli, course
+from nlcourse import board, cli, course, datasets, noise
+from nlcourse.methods import CrossEntropy
+from nlcourse.training import fit
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -449,5 +451,58 @@ def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    for name in ("lab", "check", "notebooks", "data", "run", "bench", "clean"):
+    for name in (
+        "lab",
+        "check",
+        "notebooks",
+        "run",
+        "sweep",
+        "reproduce",
+        "board",
+        "data",
+        "bench",
+        "clean",
+    ):
         assert re.search(rf"^ +{name}\b", text, re.M)
+
+
+# ---- reproduce, board ----------------------------------------------------------------------------
+
+
+def test_reproduce_lists_its_queue_without_training(root, capsys):
+    assert cli.main(["reproduce", "--dry-run", "--setting", "cifar10", "--only", "elr"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "queue of 6 runs" in lines[0]
+    assert all(line.startswith("cifar10 elr, ") for line in lines[1:])
+
+
+def test_reproduce_refuses_a_budget_that_is_no_time(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["reproduce", "--budget", "nine"])
+    assert "a time like 90s" in capsys.readouterr().err
+
+
+def test_reproduce_adds_rows_to_the_results_and_goes_on(root, capsys):
+    arguments = ["--setting", "classroom", "--only", "cross-entropy", "--subset", "100"]
+    arguments += ["--epochs", "1", "--device", "cpu"]
+    assert cli.main(["reproduce", *arguments]) == 0
+    assert "the queue is done" in capsys.readouterr().out
+    with open(root / "results" / "reproduced.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert {row["examples"] for row in rows} == {"100"}
+    assert cli.main(["reproduce", *arguments]) == 0
+    assert "best" not in capsys.readouterr().out  # nothing was trained again
+
+
+def test_board_merges_others_and_writes_the_page(tmp_path, capsys):
+    data = noise.inject(datasets.load("digits").subset(100), "symmetric", 0.2, seed=0)
+    history = fit(CrossEntropy(), data, epochs=1, device="cpu", progress=False)
+    for student in ("ada", "emmy"):
+        board.add(history, student, data=data, noise="symmetric", path=tmp_path / f"{student}.csv")
+    paths = [str(tmp_path / name) for name in ("class.csv", "ada.csv", "emmy.csv")]
+    assert cli.main(["board", *paths]) == 0
+    assert "2 new rows" in capsys.readouterr().out
+    page = (tmp_path / "class.html").read_text(encoding="utf-8")
+    assert "ada" in page
+    assert "emmy" in page

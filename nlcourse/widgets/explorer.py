@@ -111,9 +111,8 @@ class Explorer:
         self._set_first_values(parameters or {})
         self.trainer = train or Trainer(data, noise, choices, fit_options)
         self.runner = Runner(self.trainer, self._show_run, self.state.end)
-        self._album = render.Album()
         # The worker and the cell may want to draw at the same time, and there is one figure.
-        self._drawing = threading.RLock()
+        self._album, self._drawing = render.ALBUM, render.ALBUM.lock
         self._show_all()
         if train is None:
             ready = threading.Thread(target=self._get_ready, name="nlcourse-ready", daemon=True)

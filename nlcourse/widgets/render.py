@@ -6,6 +6,7 @@ legends and ghosts are kept as pixels and the few lines of the current run are p
 
 from __future__ import annotations
 
+import threading
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -32,10 +33,15 @@ GHOST_COLUMNS = ("test_accuracy", "wrong_as_given")  # what stays of an earlier 
 
 
 class Album:
-    """The pictures of one panel, one a kind: how many epochs, which curves, ghosts or none."""
+    """Pictures to draw on, one a kind: how many epochs, which curves, ghosts or none.
+
+    Attributes:
+        lock: to be held while drawing: several workers and cells share the pictures.
+    """
 
     def __init__(self) -> None:
         """Hold no picture yet."""
+        self.lock = threading.RLock()
         self._pictures: OrderedDict[tuple, Picture] = OrderedDict()
 
     def draw(self, run: Run | None, ghosts: Iterable[Run] = ()) -> bytes:
@@ -54,6 +60,11 @@ class Album:
         while len(self._pictures) > MAX_PICTURES:
             self._pictures.popitem(last=False)
         return self._pictures[key]
+
+
+# One for all panels of a kernel: ipywidgets never forgets a panel, and a student who runs a cell
+# all afternoon would gather pictures of 1.5 MB each.
+ALBUM = Album()
 
 
 class Picture:
@@ -143,9 +154,10 @@ class Picture:
 
     def _haunt(self, ghosts: Sequence[Run]) -> None:
         """Draw the earlier runs once; they stay behind the lines as long as they are the same."""
-        key = tuple((ghost.number, len(ghost.history)) for ghost in ghosts)
+        key = tuple((id(ghost), len(ghost.history)) for ghost in ghosts)
         if key == self._behind_key:
             return
+        self._kept = list(ghosts)  # as long as they live nobody else gets their ids
         canvas = self.figure.canvas
         canvas.restore_region(self._empty)
         for axes, name in zip((self.left, self.right), GHOST_COLUMNS, strict=True):
