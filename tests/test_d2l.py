@@ -13,12 +13,11 @@ from nlcourse import datasets, noise
 from nlcourse.batches import Batch
 from nlcourse.methods.d2l import (
     D2L,
-    hidden_features,
     intrinsic_dimension,
     is_turning_point,
     label_weight,
 )
-from nlcourse.models import mlp, small_cnn
+from nlcourse.models import mlp
 from nlcourse.training import fit
 
 
@@ -84,17 +83,6 @@ def test_label_weight_falls_with_time_and_dimension():
 
 
 # --- the method ---
-
-
-@pytest.mark.parametrize("make", [mlp, small_cnn])
-def test_hidden_features_are_what_the_last_layer_sees(make):
-    network = make((1, 8, 8), 3).eval()
-    images = torch.randn(6, 1, 8, 8)
-    features = hidden_features(network, images)
-    torch.testing.assert_close(network[-1](features), network(images))
-    assert not network[-1]._forward_pre_hooks
-    with pytest.raises(ValueError, match="linear layer"):
-        hidden_features(nn.Flatten(), images)
 
 
 def make_batch(size=30):

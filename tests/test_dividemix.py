@@ -19,7 +19,6 @@ from nlcourse.batches import Augment, Batch
 from nlcourse.methods import CrossEntropy, DivideMix
 from nlcourse.methods.dividemix import (
     MIXTURE,
-    PAPER_LAMBDA_U,
     clean_probability,
     co_divide,
     co_guess,
@@ -316,12 +315,6 @@ def test_lambda_u_grows_along_a_line_and_stays():
     for bad in ((-1, 25.0, 16), (1, 25.0, 0)):
         with pytest.raises(ValueError, match="ramp_epochs"):
             unsupervised_weight(*bad)
-
-
-def test_the_papers_lambda_u_has_nine_entries():
-    assert len(PAPER_LAMBDA_U) == 9
-    assert PAPER_LAMBDA_U["cifar10", "symmetric-including-true", 0.9] == 50
-    assert PAPER_LAMBDA_U["cifar10", "asymmetric", 0.4] == 0
 
 
 @settings(max_examples=30)

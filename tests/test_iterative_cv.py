@@ -12,10 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise
+from nlcourse import datasets, noise, recipes
 from nlcourse.batches import Batch, Images
 from nlcourse.methods.iterative_cv import (
-    CLASSROOM_SETTINGS,
     IterativeCV,
     _mean_of,
     _smallest,
@@ -278,7 +277,7 @@ def test_settings_out_of_range_are_refused(arguments):
 def test_at_40_percent_it_selects_well(digits, seed):
     """The margins are far below what was measured. The rate comes out low: see lesson 13."""
     data = noise.inject(digits, "symmetric", 0.4, seed=seed)
-    method = IterativeCV(**CLASSROOM_SETTINGS)
+    method = IterativeCV(**recipes.find("classroom", "iterative-cv").arguments)
     history = run(method, data, 60, network="mlp", seed=seed)
     assert history.last["label_precision"] > 0.95
     assert history.last["test_accuracy"] > 0.93

@@ -10,6 +10,7 @@ from nlcourse.methods import METHODS
 from nlcourse.models import NETWORKS
 
 ALL = [(setting, name) for setting in recipes.settings() for name in recipes.names(setting)]
+INCLUDING = "symmetric-including-true"
 CLASSROOM = recipes.names("classroom")
 
 
@@ -64,6 +65,22 @@ def test_what_holds_for_one_noise_overrules_what_holds_for_all():
     other = recipes.find("cifar10", "elr", noise="asymmetric", rate=0.4)
     assert plain.arguments == {"beta": 0.7, "lambda_": 3.0}
     assert other.arguments == {"beta": 0.9, "lambda_": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "rate", "lambda_u"),
+    [
+        ("cifar10", INCLUDING, 0.2, 0),
+        ("cifar10", INCLUDING, 0.5, 25),
+        ("cifar10", INCLUDING, 0.8, 25),
+        ("cifar10", INCLUDING, 0.9, 50),
+        ("cifar10", "asymmetric", 0.4, 0),
+        ("cifar100", INCLUDING, 0.2, 25),
+        ("cifar100", INCLUDING, 0.5, 150),
+    ],
+)
+def test_dividemix_has_its_authors_lambda_u(data, kind, rate, lambda_u):
+    assert recipes.find(data, "dividemix", noise=kind, rate=rate).arguments["lambda_u"] == lambda_u
 
 
 def test_a_methods_line_changes_one_number_and_keeps_the_others():

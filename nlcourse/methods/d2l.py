@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from ..batches import Batch
 from .base import Method, Step
+from .features import features
 
 NEIGHBOURS = 20  # k of the paper
 BATCHES = 10  # an estimate looks at this many batches
@@ -188,9 +189,9 @@ class D2L(Method):
         self.eval()
         found = []
         for batch in islice(batches, BATCHES):
-            features = hidden_features(self.network, batch.images).float()
-            if len(features) > self.neighbours:  # the last batch of an epoch may be small
-                found.append(self.dimension(features, self.neighbours))
+            seen = features(self.network, batch.images)
+            if len(seen) > self.neighbours:  # the last batch of an epoch may be small
+                found.append(self.dimension(seen, self.neighbours))
         self.train()
         if not found:
             raise ValueError(
@@ -218,18 +219,3 @@ class D2L(Method):
 
     def _places(self) -> Iterable[tuple[Tensor, Tensor]]:
         return zip(self.saved.buffers(), self.network.state_dict().values(), strict=True)
-
-
-def hidden_features(network: nn.Module, images: Tensor) -> Tensor:
-    """Return what goes into the last linear layer of a network, float ``(n, d)``.
-
-    Raises:
-        ValueError: a network without a linear layer.
-    """
-    linear = [module for module in network.modules() if isinstance(module, nn.Linear)]
-    if not linear:
-        raise ValueError("Expected a network that ends in a linear layer, found none")
-    seen: list[Tensor] = []
-    with linear[-1].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0])):
-        network(images)
-    return seen[0]

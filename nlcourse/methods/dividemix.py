@@ -53,19 +53,6 @@ SUM_TOLERANCE = 0.02  # bfloat16 rounds
 # Of the mixture, as in the code. The losses lie in 0..1: no hill is narrower than 0.022.
 MIXTURE = {"n_components": 2, "max_iter": 10, "tol": 1e-2, "reg_covar": 5e-4}
 
-PAPER_LAMBDA_U: dict[tuple[str, str, float], float] = {
-    ("cifar10", "symmetric-including-true", 0.2): 0.0,
-    ("cifar10", "symmetric-including-true", 0.5): 25.0,
-    ("cifar10", "symmetric-including-true", 0.8): 25.0,
-    ("cifar10", "symmetric-including-true", 0.9): 50.0,
-    ("cifar10", "asymmetric", 0.4): 0.0,
-    ("cifar100", "symmetric-including-true", 0.2): 25.0,
-    ("cifar100", "symmetric-including-true", 0.5): 150.0,
-    ("cifar100", "symmetric-including-true", 0.8): 150.0,
-    ("cifar100", "symmetric-including-true", 0.9): 150.0,
-}
-"""The authors' lambda_u. It was chosen with knowledge of the noise, which nobody has in earnest."""
-
 
 # Dividing ---------------------------------------------------------------------------------------
 
@@ -327,7 +314,7 @@ class DivideMix(Method):
     """DivideMix (algorithm 1 of the paper), each part of which can be left out.
 
     The defaults are the paper's for CIFAR-10 at 50 and 80 % symmetric noise. For other noise it
-    takes another `lambda_u` (:data:`PAPER_LAMBDA_U`), for 90 % `threshold` 0.6 and
+    takes another `lambda_u` (see ``recipes.toml``), for 90 % `threshold` 0.6 and
     `average_losses` 5, for asymmetric noise the `penalty`.
 
     After an epoch ``losses`` and ``clean``, both ``(2, N)``, hold what each network saw at its

@@ -37,9 +37,6 @@ from .co_teaching import forget_rate
 CHUNK = 2048  # images looked at together
 MOST_GIVEN_UP = 2.0  # times the number selected, as in the code
 
-CLASSROOM_SETTINGS = {"rounds": 2, "round_epochs": 8, "warm_up": 10}
-"""For digits and 60 epochs: 16 of them select. The same for every kind and rate of noise."""
-
 
 def noise_rate_from_agreement(agreement: float, num_classes: int) -> float:
     """Return the symmetric noise rate at which held-out labels are foreseen that often.
@@ -110,7 +107,7 @@ def foreseen(
 class IterativeCV(Method):
     """Iterative noisy cross-validation, then Co-teaching on what it selected.
 
-    The defaults are the paper's; see :data:`CLASSROOM_SETTINGS` for 60 epochs.
+    The defaults are the paper's; ``recipes.toml`` has some for 60 epochs.
 
     Args:
         rounds: N, rounds of selection, at least 1.

@@ -872,6 +872,36 @@ assert with_labels.history.last["test_accuracy"] < 0.6
 # region you care about.
 
 # %% [markdown]
+# ## All noise rates at once
+#
+# One run is one point. The paper's figures are whole curves. These networks
+# are so small that the course trains many of them as **one** program: nine
+# noise rates with three seeds each, 27 networks, while you watch. Move the
+# learning rate or the width, press **Start**, and compare with the grey
+# curves of before.
+#
+# What to look for: the *highest* accuracy falls slowly, the *last* one falls
+# from the first step. The gap between them is what memorization costs.
+
+# %%
+from nlcourse.widgets import NoiseSweep
+
+sweep = NoiseSweep()
+sweep
+
+# %%
+# The same from code, for readers without a kernel.
+tried = sweep.try_out()
+plots.show(sweep.figure())
+best, last = (
+    tried.history.test_accuracy(which).mean(axis=1)
+    for which in ("best", "last")
+)
+print(f"no noise: highest {best[0]:.1f} %, last {last[0]:.1f} %")
+print(f"40 %:     highest {best[4]:.1f} %, last {last[4]:.1f} %")
+assert best[4] - last[4] > best[0] - last[0] + 5
+
+# %% [markdown]
 # ## What the next paper answered
 #
 # Does this mean that networks *always* just memorize? The seed of this
