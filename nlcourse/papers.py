@@ -1,9 +1,9 @@
 """Numbers of the papers, as a small table in the package: what lesson 13 puts beside its own.
 
-``paper_results.csv`` holds test accuracies on MNIST, CIFAR-10, CIFAR-10N and mini-WebVision as the
-papers print them: a row a number, with the paper, its table, the kind of accuracy, the network and
-where the number was read. They are facts to compare patterns with. They are *not* comparable with
-each other, nor with a run on digits: :data:`SETTINGS` says what differs.
+``paper_results.csv`` holds test accuracies on MNIST, Fashion-MNIST, CIFAR-10, CIFAR-10N and
+mini-WebVision as the papers print them: a row a number, with the paper, its table, the kind of
+accuracy, the network and where the number was read. They are facts to compare patterns with. They
+are *not* comparable with each other, nor with a run on digits: :data:`SETTINGS` says what differs.
 
     rows = papers.load(paper="CDR", noise_type="pairflip")
     papers.ours("F-correction")   # 'forward-estimated': its name among our recipes
@@ -23,7 +23,7 @@ SETTINGS = {
     "ELR, table 1": "ResNet-34, crop and flip; epoch chosen on noisy labels, 5 noises",
     "ELR, table 2": "PreAct ResNet-18, crop and flip; best epoch, chosen on the test set",
     "Joint optimization": "PreAct ResNet-32, crop and flip; best and last epoch, 5 runs",
-    "CDR": "LeNet (MNIST), ResNet-50 (CIFAR-10); epoch chosen on noisy labels, 5 runs",
+    "CDR": "LeNet (MNIST), ResNet-50 (else); epoch chosen on noisy labels, 5 runs",
     "DivideMix": "PreAct ResNet-18, crop and flip; best epoch and mean of the last ten, 1 run",
     "mixup": "PreAct ResNet-18; best and last epoch",
     "AUM": "ResNet-32, crop and flip; last epoch",

@@ -1,6 +1,8 @@
 """Measured tables: appended, continued, read back."""
 
 import csv
+import importlib.util
+from pathlib import Path
 
 import pytest
 
@@ -67,3 +69,11 @@ def test_the_summary_is_that_of_the_history():
     assert (row["epochs"], row["best"], row["last"], row["mean_of_last_ten"]) == (
         "3", "0.9000", "0.4000", "0.5000",
     )  # fmt: skip
+
+
+def test_the_page_of_all_methods_is_what_its_script_writes():
+    path = Path(__file__).parents[1] / "results" / "tables.py"
+    specification = importlib.util.spec_from_file_location("tables", path)
+    tables = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(tables)
+    assert path.with_suffix(".md").read_text(encoding="utf-8") == tables.text()
