@@ -249,7 +249,7 @@ plots.show(figure)
 
 # %%
 rows = results.load("classroom_methods")
-NOISES = tuple(dict.fromkeys((row["noise"], row["rate"]) for row in rows))
+NOISES = sorted({(row["noise"], row["rate"]) for row in rows})
 METHODS = tuple(dict.fromkeys(row["method"] for row in rows))
 FIRST = ("symmetric", "0.4")
 hours = sum(float(row["seconds"]) for row in rows) / 3600
