@@ -11,8 +11,16 @@ from torch.nn import functional as F
 
 from ..methods import elr
 from .engine import SEED
-from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor, number
+from .exercise import Case, Exercise, Misconception
+from .gradients import (
+    cut_off,
+    double,
+    loss_and_slope,
+    matrix,
+    random_rows,
+    value_and_slope,
+    with_gradient,
+)
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -44,52 +52,7 @@ def average_weights(average, weights, step, gamma):
     return g * average + (1 - g) * weights
 
 
-def _matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge a tensor of numbers by its shape and values."""
-    value = as_tensor(got)
-    if isinstance(value, Mismatch):
-        return value
-    if value.shape != expected.shape:
-        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if value.is_complex() or value.dtype == torch.bool:
-        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
-    if not bool(value.isfinite().all()):
-        return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
-    if torch.allclose(value.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
-        return None
-    return Mismatch("value", "the numbers differ")
-
-
-def _rows(n: int, classes: int, generator: torch.Generator, scale: float = 2.0) -> Tensor:
-    logits = scale * torch.randn(n, classes, generator=generator, dtype=torch.float64)
-    return logits.softmax(dim=1)
-
-
-def _double(values: Any) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float64)
-
-
 # 10.1 update_targets ----------------------------------------------------------------------------
-
-
-def _with_gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call with probabilities as a network gives them: with a gradient behind them."""
-    arguments = arguments | {"probabilities": arguments["probabilities"].requires_grad_()}
-    return function(*arguments.values())
-
-
-def _cut_off(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    problem = _matrix(got, expected, arguments)
-    if problem is None and isinstance(got, Tensor) and got.requires_grad:
-        return Mismatch(
-            "gradient",
-            "the new targets carry a gradient of the probabilities",
-            got="a tensor that requires grad",
-            expected="a tensor that does not",
-            evidence="",
-        )
-    return problem
 
 
 def _target_cases() -> list[Case]:
@@ -97,9 +60,9 @@ def _target_cases() -> list[Case]:
         return Case(
             name,
             {
-                "targets": _double(targets),
+                "targets": double(targets),
                 "index": torch.tensor(index),
-                "probabilities": _double(p),
+                "probabilities": double(p),
                 "beta": beta,
             },
             **more,
@@ -108,13 +71,13 @@ def _target_cases() -> list[Case]:
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(size: int, n: int, classes: int, beta: float, **more) -> Case:
-        targets = 0.8 * _rows(size, classes, generator)
+        targets = 0.8 * random_rows(size, classes, generator)
         index = torch.randperm(size, generator=generator)[:n].tolist()
-        p = _rows(n, classes, generator)
+        p = random_rows(n, classes, generator)
         name = more.pop("name", f"{n} of {size} examples with {classes} classes")
         return case(name, targets, index, p, beta, **more)
 
-    grown = {"ask": _with_gradient, "judge": _cut_off, "name": "predictions with a gradient"}
+    grown = {"ask": with_gradient, "judge": cut_off, "name": "predictions with a gradient"}
     old = [[0.4, 0.2], [0.1, 0.7]]
     return [
         case("the first visit to the only example", [[0.0, 0.0]], [0], [[0.2, 0.8]], 0.7),
@@ -173,7 +136,7 @@ TARGETS = Exercise(
     reference=elr.update_targets,
     solution=update_targets,
     cases=_target_cases,
-    judge=_matrix,
+    judge=matrix,
     difficulty=2,
     importance=5,
     minutes=8,
@@ -251,59 +214,17 @@ TARGETS = Exercise(
 # 10.2 elr_loss ----------------------------------------------------------------------------------
 
 
-def _value_and_slope(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Return the loss and its gradient in the logits; None where it has none."""
-    logits = arguments["logits"].requires_grad_()
-    loss = function(*(arguments | {"logits": logits}).values())
-    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
-        return loss, None
-    return loss.detach(), torch.autograd.grad(loss, logits)[0]
-
-
-def _loss_and_slope(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
-    (loss, slope), (_, true_slope) = got, expected
-    if loss is None:
-        return Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
-    shown = {"got": _shown(loss), "expected": _shown(expected[0])}
-    value = as_tensor(loss)
-    if isinstance(value, Tensor) and value.dim() == 0 and not bool(value.isfinite()):
-        says = "the loss is infinite or no number: a sure network must not break it"
-        return Mismatch("infinite", says, evidence="", **shown)
-    problem = number(loss, expected[0], arguments)
-    if problem is not None:
-        return Mismatch(problem.kind, problem.says, evidence=shown["got"], **shown)
-    if slope is None:
-        says = "the number is right, but no gradient flows from it: nothing would be learned"
-        return Mismatch("no gradient", says, evidence="", **shown)
-    problem = _matrix(slope, true_slope, arguments)
-    if problem is None:
-        return None
-    shown = {"got": _shown(slope), "expected": _shown(true_slope)}
-    says = "the number is right, but its gradient in the logits differs"
-    return Mismatch("slope", says, evidence=shown["got"], **shown)
-
-
-def _shown(value: Any) -> str:
-    tensor = as_tensor(value)
-    if isinstance(tensor, Mismatch):
-        return str(value)
-    if tensor.numel() > 12:
-        return f"a tensor of shape {tuple(tensor.shape)} with norm {tensor.norm().item():.4g}"
-    rounded = torch.round(tensor.double(), decimals=5).tolist()
-    return str(rounded)
-
-
 def _loss_cases() -> list[Case]:
     def case(name: str, logits: Any, labels: list[int], targets: Any, lambda_: float) -> Case:
         return Case(
             name,
             {
-                "logits": _double(logits),
+                "logits": double(logits),
                 "labels": torch.tensor(labels),
-                "targets": _double(targets),
+                "targets": double(targets),
                 "lambda_": lambda_,
             },
-            ask=_value_and_slope,
+            ask=value_and_slope,
         )
 
     generator = torch.Generator().manual_seed(SEED)
@@ -311,7 +232,7 @@ def _loss_cases() -> list[Case]:
     def at_random(n: int, classes: int, lambda_: float) -> Case:
         logits = torch.randn(n, classes, generator=generator, dtype=torch.float64)
         labels = torch.randint(classes, (n,), generator=generator).tolist()
-        targets = 0.9 * _rows(n, classes, generator)
+        targets = 0.9 * random_rows(n, classes, generator)
         name = f"{n} examples with {classes} classes, lambda {lambda_:g}"
         return case(name, logits, labels, targets, lambda_)
 
@@ -364,7 +285,7 @@ LOSS = Exercise(
     reference=elr.elr_loss,
     solution=elr_loss,
     cases=_loss_cases,
-    judge=_loss_and_slope,
+    judge=loss_and_slope,
     difficulty=3,
     importance=5,
     minutes=10,
@@ -457,12 +378,12 @@ LOSS = Exercise(
 
 def _lemma_cases() -> list[Case]:
     def case(name: str, p: Any, t: Any) -> Case:
-        return Case(name, {"probabilities": _double(p), "targets": _double(t)})
+        return Case(name, {"probabilities": double(p), "targets": double(t)})
 
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int) -> Case:
-        p, t = _rows(n, classes, generator), 0.9 * _rows(n, classes, generator)
+        p, t = random_rows(n, classes, generator), 0.9 * random_rows(n, classes, generator)
         return case(f"{n} examples with {classes} classes", p, t)
 
     return [
@@ -488,7 +409,7 @@ GRADIENT = Exercise(
     reference=elr.regularizer_gradient,
     solution=regularizer_gradient,
     cases=_lemma_cases,
-    judge=_matrix,
+    judge=matrix,
     difficulty=3,
     importance=5,
     minutes=12,
@@ -569,8 +490,8 @@ def _average_cases() -> list[Case]:
         return Case(
             name,
             {
-                "average": _double(average),
-                "weights": _double(weights),
+                "average": double(average),
+                "weights": double(weights),
                 "step": step,
                 "gamma": gamma,
             },
@@ -610,7 +531,7 @@ AVERAGE = Exercise(
     reference=elr.average_weights,
     solution=average_weights,
     cases=_average_cases,
-    judge=_matrix,
+    judge=matrix,
     difficulty=2,
     importance=4,
     minutes=8,

@@ -12,8 +12,16 @@ from torch.nn import functional as F
 from ..methods import dividemix
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from .gradients import (
+    cut_off,
+    double,
+    loss_and_slope,
+    matrix,
+    random_rows,
+    value_and_slope,
+    with_gradient,
+)
 from .judges import as_tensor
-from .lesson_10 import _cut_off, _double, _loss_and_slope, _matrix, _rows, _value_and_slope
 
 NEAR = 0.1  # of a probability: two ways to fit the same two curves differ by less
 
@@ -106,9 +114,9 @@ def _split_cases() -> list[Case]:
         return Case(name, {"losses": losses})
 
     return [
-        case("three small and three large losses", _double([0.1, 0.2, 0.15, 3.0, 3.1, 2.9])),
-        case("the large ones first", _double([3.0, 3.1, 2.9, 2.95, 0.1, 0.2, 0.15])),
-        case("more large than small", _double([3.0, 3.1, 0.1, 2.9, 2.95, 0.2])),
+        case("three small and three large losses", double([0.1, 0.2, 0.15, 3.0, 3.1, 2.9])),
+        case("the large ones first", double([3.0, 3.1, 2.9, 2.95, 0.1, 0.2, 0.15])),
+        case("more large than small", double([3.0, 3.1, 0.1, 2.9, 2.95, 0.2])),
         case("mostly small", _hills((40, 0.4, 0.4), (3, 4.0, 0.3), seed=1)),
         case("mostly large", _hills((4, 0.3, 0.2), (40, 3.0, 1.0), seed=2)),
         case("small losses that are not near 0", _hills((12, 5.0, 0.2), (12, 9.0, 0.4), seed=3)),
@@ -242,7 +250,7 @@ def _two_masks(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None
 
 def _division_cases() -> list[Case]:
     def case(name: str, first: Any, second: Any, threshold: float) -> Case:
-        arguments = {"clean_by_first": _double(first), "clean_by_second": _double(second)}
+        arguments = {"clean_by_first": double(first), "clean_by_second": double(second)}
         return Case(name, arguments | {"threshold": threshold})
 
     generator = torch.Generator().manual_seed(SEED)
@@ -336,13 +344,7 @@ DIVISION = Exercise(
 # 11.3 co_refine ---------------------------------------------------------------------------------
 
 
-def _with_gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call with probabilities as a network gives them: with a gradient behind them."""
-    arguments = arguments | {"probabilities": arguments["probabilities"].requires_grad_()}
-    return function(*arguments.values())
-
-
-GROWN = {"ask": _with_gradient, "judge": _cut_off}
+GROWN = {"ask": with_gradient, "judge": cut_off}
 
 
 def _refine_cases() -> list[Case]:
@@ -351,8 +353,8 @@ def _refine_cases() -> list[Case]:
             name,
             {
                 "labels": torch.tensor(labels),
-                "clean_probability": _double(w),
-                "probabilities": _double(p),
+                "clean_probability": double(w),
+                "probabilities": double(p),
                 "temperature": t,
             },
             **more,
@@ -364,7 +366,7 @@ def _refine_cases() -> list[Case]:
         labels = torch.randint(classes, (n,), generator=generator).tolist()
         w = torch.rand(n, generator=generator, dtype=torch.float64)
         name = more.pop("name", f"{n} labels, {classes} classes, temperature {t}")
-        return case(name, labels, w, _rows(n, classes, generator, 1.0), t, **more)
+        return case(name, labels, w, random_rows(n, classes, generator, 1.0), t, **more)
 
     two = [[0.2, 0.8], [0.6, 0.4]]
     return [
@@ -408,7 +410,7 @@ REFINE = Exercise(
     reference=dividemix.co_refine,
     solution=co_refine,
     cases=_refine_cases,
-    judge=_matrix,
+    judge=matrix,
     difficulty=3,
     importance=5,
     minutes=10,
@@ -470,12 +472,12 @@ REFINE = Exercise(
 
 def _guess_cases() -> list[Case]:
     def case(name: str, p: Any, t: float, **more) -> Case:
-        return Case(name, {"probabilities": _double(p), "temperature": t}, **more)
+        return Case(name, {"probabilities": double(p), "temperature": t}, **more)
 
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(m: int, n: int, classes: int, t: float, **more) -> Case:
-        p = torch.stack([_rows(n, classes, generator, 1.0) for _ in range(m)])
+        p = torch.stack([random_rows(n, classes, generator, 1.0) for _ in range(m)])
         name = more.pop("name", f"{m} predictions of {n} images, {classes} classes, T {t}")
         return case(name, p, t, **more)
 
@@ -513,7 +515,7 @@ GUESS = Exercise(
     reference=dividemix.co_guess,
     solution=co_guess,
     cases=_guess_cases,
-    judge=_matrix,
+    judge=matrix,
     difficulty=2,
     importance=5,
     minutes=6,
@@ -576,12 +578,12 @@ def _loss_cases() -> list[Case]:
         return Case(
             name,
             {
-                "logits": _double(logits),
-                "rows": _double(rows),
+                "logits": double(logits),
+                "rows": double(rows),
                 "num_labelled": k,
                 "lambda_u": lambda_u,
             },
-            ask=_value_and_slope,
+            ask=value_and_slope,
         )
 
     generator = torch.Generator().manual_seed(SEED)
@@ -589,7 +591,7 @@ def _loss_cases() -> list[Case]:
     def at_random(n: int, classes: int, k: int, lambda_u: float) -> Case:
         logits = 2 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
         name = f"{k} of {n} labelled, {classes} classes, lambda_u {lambda_u:g}"
-        return case(name, logits, _rows(n, classes, generator), k, lambda_u)
+        return case(name, logits, random_rows(n, classes, generator), k, lambda_u)
 
     pair = [[0.0, 1.0], [2.0, 0.0]]
     return [
@@ -636,7 +638,7 @@ LOSS = Exercise(
     reference=dividemix.semi_supervised_loss,
     solution=semi_supervised_loss,
     cases=_loss_cases,
-    judge=_loss_and_slope,
+    judge=loss_and_slope,
     difficulty=3,
     importance=5,
     minutes=10,
@@ -704,7 +706,7 @@ LOSS = Exercise(
 
 def _penalty_cases() -> list[Case]:
     def case(name: str, logits: Any) -> Case:
-        return Case(name, {"logits": _double(logits)}, ask=_value_and_slope)
+        return Case(name, {"logits": double(logits)}, ask=value_and_slope)
 
     generator = torch.Generator().manual_seed(SEED)
 
@@ -744,7 +746,7 @@ PENALTY = Exercise(
     reference=dividemix.confidence_penalty,
     solution=confidence_penalty,
     cases=_penalty_cases,
-    judge=_loss_and_slope,
+    judge=loss_and_slope,
     difficulty=2,
     importance=4,
     minutes=8,

@@ -1,0 +1,106 @@
+"""Judges and inputs for exercises on rows of probabilities and on losses with a gradient.
+
+Lessons 10 and 11 share them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .exercise import Arguments, Mismatch
+from .judges import TOLERANCE, as_tensor, number
+
+
+def matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge a tensor of numbers by its shape and values."""
+    value = as_tensor(got)
+    if isinstance(value, Mismatch):
+        return value
+    if value.shape != expected.shape:
+        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
+        return Mismatch("shape", says)
+    if value.is_complex() or value.dtype == torch.bool:
+        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
+    if not bool(value.isfinite().all()):
+        return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
+    if torch.allclose(value.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
+        return None
+    return Mismatch("value", "the numbers differ")
+
+
+def random_rows(n: int, classes: int, generator: torch.Generator, scale: float = 2.0) -> Tensor:
+    """Return random rows of probabilities, float64 ``(n, classes)``."""
+    logits = scale * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    return logits.softmax(dim=1)
+
+
+def double(values: Any) -> Tensor:
+    """Return numbers as a float64 tensor."""
+    return torch.as_tensor(values, dtype=torch.float64)
+
+
+def with_gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
+    """Call with probabilities as a network gives them: with a gradient behind them."""
+    arguments = arguments | {"probabilities": arguments["probabilities"].requires_grad_()}
+    return function(*arguments.values())
+
+
+def cut_off(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge a tensor, and that no gradient flows out of it."""
+    problem = matrix(got, expected, arguments)
+    if problem is None and isinstance(got, Tensor) and got.requires_grad:
+        return Mismatch(
+            "gradient",
+            "it carries a gradient of the probabilities",
+            got="a tensor that requires grad",
+            expected="a tensor that does not",
+            evidence="",
+        )
+    return problem
+
+
+def value_and_slope(function: Callable[..., Any], arguments: Arguments) -> Any:
+    """Return the loss and its gradient in the logits; None where it has none."""
+    logits = arguments["logits"].requires_grad_()
+    loss = function(*(arguments | {"logits": logits}).values())
+    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
+        return loss, None
+    return loss.detach(), torch.autograd.grad(loss, logits)[0]
+
+
+def loss_and_slope(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
+    """Judge what :func:`value_and_slope` returned: the loss first, then its gradient."""
+    (loss, slope), (_, true_slope) = got, expected
+    if loss is None:
+        return Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
+    shown = {"got": _shown(loss), "expected": _shown(expected[0])}
+    value = as_tensor(loss)
+    if isinstance(value, Tensor) and value.dim() == 0 and not bool(value.isfinite()):
+        says = "the loss is infinite or no number: a sure network must not break it"
+        return Mismatch("infinite", says, evidence="", **shown)
+    problem = number(loss, expected[0], arguments)
+    if problem is not None:
+        return Mismatch(problem.kind, problem.says, evidence=shown["got"], **shown)
+    if slope is None:
+        says = "the number is right, but no gradient flows from it: nothing would be learned"
+        return Mismatch("no gradient", says, evidence="", **shown)
+    problem = matrix(slope, true_slope, arguments)
+    if problem is None:
+        return None
+    shown = {"got": _shown(slope), "expected": _shown(true_slope)}
+    says = "the number is right, but its gradient in the logits differs"
+    return Mismatch("slope", says, evidence=shown["got"], **shown)
+
+
+def _shown(value: Any) -> str:
+    tensor = as_tensor(value)
+    if isinstance(tensor, Mismatch):
+        return str(value)
+    if tensor.numel() > 12:
+        return f"a tensor of shape {tuple(tensor.shape)} with norm {tensor.norm().item():.4g}"
+    rounded = torch.round(tensor.double(), decimals=5).tolist()
+    return str(rounded)
