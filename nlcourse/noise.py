@@ -268,13 +268,36 @@ def inject(dataset, kind: str, rate: float, *, seed: int = 0):
     if kind == "instance":
         labels = instance_dependent(dataset.images, true_labels, rate, num_classes, generator)
         return dataset.with_labels(labels)
-    if kind == "pairflip":
-        matrix = pairflip_matrix(num_classes, rate)
-    elif kind == "asymmetric":
-        matrix = asymmetric_matrix(dataset.name, rate)
-    else:
-        matrix = symmetric_matrix(num_classes, rate, include_true=kind.endswith("including-true"))
+    matrix = transition_matrix(dataset, kind, rate)
     return dataset.with_labels(corrupt(true_labels, matrix, generator))
+
+
+def transition_matrix(dataset, kind: str, rate: float) -> Tensor:
+    """Return the matrix that :func:`inject` draws labels with.
+
+    Args:
+        dataset: its name says which classes are mistaken for each other.
+        kind: one of :data:`KINDS` but "instance", behind which there is no one matrix.
+        rate: in [0, 1]; what it is the rate of, the function of that kind says.
+
+    Returns:
+        float64 ``(C, C)``, row = true class.
+
+    Raises:
+        ValueError: for another kind, a bad rate, or an asymmetric map that the data set does not
+        have.
+    """
+    if kind == "pairflip":
+        return pairflip_matrix(dataset.num_classes, rate)
+    if kind == "asymmetric":
+        return asymmetric_matrix(dataset.name, rate)
+    if kind in ("symmetric", "symmetric-including-true"):
+        including = kind.endswith("including-true")
+        return symmetric_matrix(dataset.num_classes, rate, include_true=including)
+    raise ValueError(
+        "Expected a `kind` that one matrix makes (symmetric, symmetric-including-true, pairflip, "
+        f"asymmetric), got {kind!r}"
+    )
 
 
 # ---------------------------------------------------------------- images without content

@@ -90,7 +90,7 @@ class Recipe:
             name = arguments["loss"]
             arguments["loss"] = getattr(losses, name, None) or getattr(F, name)
         if arguments.get("matrix") == "true":
-            arguments["matrix"] = true_matrix(data, kind, rate)
+            arguments["matrix"] = noise.transition_matrix(data, kind, rate)
         return METHODS[self.method](**arguments)
 
     def options(self) -> dict[str, object]:
@@ -200,31 +200,6 @@ def known_rate(data) -> float:
             "method one, for example a guess from lesson 05"
         )
     return data.noise_rate
-
-
-def true_matrix(data, kind: str | None, rate: float | None) -> torch.Tensor:
-    """Return the matrix that the labels were drawn with.
-
-    Args:
-        data: the data set.
-        kind: symmetric, symmetric-including-true, pairflip or asymmetric.
-        rate: of the noise.
-
-    Raises:
-        ValueError: no kind and rate were given, or there is no one matrix behind that kind.
-    """
-    if kind == "asymmetric":
-        return noise.asymmetric_matrix(data.name, rate)
-    if kind == "pairflip":
-        return noise.pairflip_matrix(data.num_classes, rate)
-    if kind in ("symmetric", "symmetric-including-true"):
-        return noise.symmetric_matrix(
-            data.num_classes, rate, include_true=kind.endswith("including-true")
-        )
-    raise ValueError(
-        f"Expected noise that one matrix makes (symmetric, pairflip, asymmetric), got {kind!r}: "
-        "use a method that estimates its matrix"
-    )
 
 
 def make_schedule(what: Mapping[str, object], epochs: int) -> Callable | None:

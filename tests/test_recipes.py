@@ -111,7 +111,7 @@ def test_the_true_matrix_is_the_one_the_labels_came_from(tiny):
 
 
 def test_noise_without_a_matrix_is_refused_for_methods_that_want_one(tiny):
-    with pytest.raises(ValueError, match="estimates its matrix"):
+    with pytest.raises(ValueError, match="that one matrix makes"):
         recipes.find("classroom", "forward-true").make_method(tiny, "instance", 0.4)
 
 

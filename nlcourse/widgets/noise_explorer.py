@@ -135,14 +135,9 @@ def compute(data, settings: NoiseSettings) -> NoiseTry:
 
 
 def _matrix(noisy, kind: str, rate: float) -> Tensor:
-    classes = noisy.num_classes
-    if kind == "instance":
-        return noise.observed_matrix(noisy.labels, noisy.true_labels, classes)
-    if kind == "pairflip":
-        return noise.pairflip_matrix(classes, rate)
-    if kind == "asymmetric":
-        return noise.asymmetric_matrix(noisy.name, rate)
-    return noise.symmetric_matrix(classes, rate, include_true=kind.endswith("including-true"))
+    if kind == "instance":  # no one matrix lies behind it: count what came out
+        return noise.observed_matrix(noisy.labels, noisy.true_labels, noisy.num_classes)
+    return noise.transition_matrix(noisy, kind, rate)
 
 
 # ---- the panel -----------------------------------------------------------------------------------
