@@ -18,7 +18,6 @@ epoch that is best on the other 10 %, whose labels are as noisy: its number is `
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import re
 from pathlib import Path
@@ -27,7 +26,7 @@ import torch
 from torch.nn import functional as F
 
 from nlcourse import datasets, losses, noise, results
-from nlcourse.batches import Images
+from nlcourse.early_stopping import EarlyStopping
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.mixup import Mixup
 from nlcourse.methods.robust import ForwardCorrection, RobustLoss, TruncatedGCE
@@ -44,7 +43,6 @@ NOISES = [
     ("asymmetric", 0.4),
 ]
 WARM_UP = 10  # epochs of cross entropy before the determinant
-HELD_OUT = 0.1  # share of the noisy training data that early stopping looks at
 KEY = ("method", "noise", "rate", "seed")
 
 
@@ -94,56 +92,19 @@ METHODS = {
 }
 
 
-def true_matrix(kind: str, rate: float) -> torch.Tensor:
-    """Return the matrix that the labels are drawn with."""
-    if kind == "symmetric":
-        return noise.symmetric_matrix(10, rate)
-    return noise.asymmetric_matrix("digits", rate)
-
-
-def held_out(noisy, seed: int):
-    """Return the data set without a random tenth, and the position of that tenth."""
-    order = torch.randperm(len(noisy.labels), generator=torch.Generator().manual_seed(seed))
-    count = int(HELD_OUT * len(order))
-    kept, out = order[count:], order[:count]
-    part = dataclasses.replace(
-        noisy,
-        images=noisy.images[kept],
-        labels=noisy.labels[kept],
-        true_labels=noisy.true_labels[kept],
-    )
-    return part, out
-
-
-def stopped_early(method, noisy, seed: int):
-    """Train on a part; return the history and the test accuracy in the epoch of the best rest."""
-    part, out = held_out(noisy, seed)
-    rest = Images(noisy.images[out], noisy.mean, noisy.std).get(slice(None))
-    hits = []
-
-    def look(history) -> None:
-        with torch.no_grad():
-            hits.append((method.eval()(rest).argmax(dim=1) == noisy.labels[out]).sum().item())
-
-    history = fit(
-        method, part, epochs=EPOCHS, seed=seed, device="cpu", progress=False, on_epoch=look, **FIT
-    )
-    return history, history["test_accuracy"][hits.index(max(hits))]
-
-
 def measure(data, name: str, kind: str, rate: float, seed: int) -> dict:
     """Train once and return the row; a run that diverged has what it had until then."""
     noisy = noise.inject(data, kind, rate, seed=seed)
     make, more = METHODS[name]
-    method, chosen, ended = make(true_matrix(kind, rate)), None, ""
+    method, chosen, ended = make(noise.transition_matrix(data, kind, rate)), None, ""
+    options = {"epochs": EPOCHS, "seed": seed, "device": "cpu", "progress": False} | FIT | more
     try:
         if name == "early stopping":
-            history, chosen = stopped_early(method, noisy, seed)
+            watch = EarlyStopping(method, noisy, seed=seed)
+            history = fit(method, watch.training_part, on_epoch=watch, **options)
+            chosen = watch.chosen(history)
         else:
-            options = FIT | more
-            history = fit(
-                method, noisy, epochs=EPOCHS, seed=seed, device="cpu", progress=False, **options
-            )
+            history = fit(method, noisy, **options)
     except DivergedError as error:
         history, ended = error.history, f", diverged after {len(error.history)} epochs"
     row = {"method": name, "data": data.name, "noise": kind, "rate": rate, "seed": seed}
