@@ -48,6 +48,7 @@ class Recipe:
         optimizer: ``kind`` and its numbers.
         schedule: ``kind`` and its numbers; empty for a constant learning rate.
         augment: arguments of :class:`~nlcourse.batches.Augment`; empty for none.
+        compiled: let ``torch.compile`` work on the networks where the device is CUDA.
         source: where the numbers come from.
     """
 
@@ -63,6 +64,7 @@ class Recipe:
     schedule: Mapping[str, object] = field(default_factory=dict)
     augment: Mapping[str, object] = field(default_factory=dict)
     subset: int | None = None
+    compiled: bool = False
     source: str = ""
 
     def load(self):
@@ -104,6 +106,7 @@ class Recipe:
             "optimizer": functools.partial(make, **numbers),
             "schedule": make_schedule(self.schedule, self.epochs),
             "augment": Augment(**self.augment) if self.augment else None,
+            "compiled": self.compiled,
         }
 
     def train(

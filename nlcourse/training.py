@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .acceleration import SMALL_IMAGE, accelerate, fastest_precision, fused
 from .batches import Augment, Batch, Batches, Images
 from .dataset import UNKNOWN
 from .history import COLUMNS, History
@@ -31,7 +32,6 @@ __all__ = ["DivergedError", "History", "fit", "find_device", "predict"]
 PREDICT_BATCH = 2048  # large enough to keep a device busy, small enough for a laptop's memory
 PREDICT_VALUES = PREDICT_BATCH * 3 * 32 * 32  # photographs are predicted fewer at a time
 PROGRESS_DELAY = 2.0  # seconds: shorter runs show no bar
-SMALL_IMAGE = 256  # values: up to here one processor thread trains alone
 
 BUILDING = threading.Lock()
 
@@ -77,6 +77,8 @@ def fit(
     augment: Augment | None = None,
     seed: int = 0,
     device: torch.device | str | None = None,
+    precision: str | None = None,
+    compiled: bool = False,
     progress: bool = True,
     checkpoint: str | Path | None = None,
     stop: threading.Event | None = None,
@@ -107,6 +109,10 @@ def fit(
         augment: random changes to the training images.
         seed: decides the first weights, the order of the examples and every other random choice.
         device: where to train; found by :func:`find_device` when left out.
+        precision: "float32", or "bfloat16" for the networks' multiplications; when left out,
+            what :func:`~nlcourse.acceleration.fastest_precision` says. Digits are always learned
+            in float32 on a processor.
+        compiled: let ``torch.compile`` work on the networks where the device is CUDA.
         progress: show a bar with the time left when the run takes longer than two seconds.
         checkpoint: a file that is renewed after every epoch and continued from when it is there.
         stop: an event that ends the run at the next step when somebody sets it.
@@ -140,10 +146,17 @@ def fit(
         "seed": seed,
         "device": device.type,
     }
+
+    def make_fast_network() -> nn.Module:
+        made = make_network()
+        chosen = precision or fastest_precision(made, data.images, device)
+        return accelerate(made, device, chosen, compiled=compiled)
+
     with own_random_state(device, seed), one_thread_for_small(data.images, device):
         run = _Run(
-            method, data, make_network, optimizer, schedule, augment, batch_size, device, seed
+            method, data, make_fast_network, optimizer, schedule, augment, batch_size, device, seed
         )
+        settings["precision"] = getattr(method.network, "precision", "float32")
         run.history.settings = settings | {"epochs": epochs}
         if checkpoint is not None:
             run.resume(Path(checkpoint), settings | {"examples": _fingerprint(data)})
@@ -188,9 +201,7 @@ class _Run:
             method.build(make_network, len(data.labels), data.num_classes)
         method.generator = self.generator
         method.to(device)
-        if device.type == "cuda":
-            method.to(memory_format=torch.channels_last)
-        self.optimizer = optimizer(list(method.parameters()))
+        self.optimizer = fused(optimizer(list(method.parameters())), device)
         self.schedule = schedule(self.optimizer) if schedule is not None else None
         images = Images(data.images, data.mean, data.std, device)
         self.batches = Batches(
@@ -222,8 +233,7 @@ class _Run:
                 raise _StopRequested
             for parameter in parameters:
                 parameter.grad = None  # what zero_grad() does, in a tenth of its time
-            with self._precision():
-                value = loss(batch)
+            value = loss(batch)
             value.backward()
             method.change_gradients()
             self.optimizer.step()
@@ -246,13 +256,6 @@ class _Run:
         row |= {"epoch": epoch + 1, "lr": lr, "train_loss": train_loss}
         row["seconds"] = time.perf_counter() - began
         self.history.rows.append(row)
-
-    def _precision(self):
-        # bfloat16 halves memory and time on a GPU; a processor gains nothing from it at classroom
-        # size.
-        if self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
 
     def save(self, path: Path) -> None:
         """Renew the checkpoint. A kill in the middle leaves the old one whole."""

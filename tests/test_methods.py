@@ -1,5 +1,6 @@
 """Methods against independent references: loops, closed forms, two separate optimizers."""
 
+import functools
 import inspect
 import math
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from nlcourse import datasets, noise
 from nlcourse.batches import Batch
 from nlcourse.methods import METHODS, CoTeaching, CrossEntropy, Method
 from nlcourse.methods.co_teaching import (
@@ -18,6 +20,8 @@ from nlcourse.methods.co_teaching import (
     own_losses,
     small_loss_indices,
 )
+from nlcourse.models import small_cnn
+from nlcourse.training import fit
 
 # --- forget_rate ---
 
@@ -214,6 +218,17 @@ def test_every_method_predicts_probabilities(name):
     probabilities = method(torch.randn(5, 6))
     assert probabilities.shape == (5, 3)
     torch.testing.assert_close(probabilities.sum(1), torch.ones(5))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_learns_in_short_numbers(name):
+    # As on a GPU: all losses are finite, though bfloat16 cannot tell 1 - 1e-4 from 1.
+    noisy = noise.inject(datasets.load("digits").subset(200), "symmetric", 0.2)
+    network = functools.partial(small_cnn, width=8)
+    options = {"network": network, "batch_size": 40, "progress": False, "device": "cpu"}
+    history = fit(make(name), noisy, epochs=3, precision="bfloat16", **options)
+    assert np.isfinite(history["train_loss"]).all()
+    assert history.settings["precision"] == "bfloat16"
 
 
 def test_a_method_without_a_loss_says_so():

@@ -102,14 +102,14 @@ class AttentiveFeatureMixup(Method):
         """Return ``lambda L_mixed + (1 - lambda) L_plain``; predictions never see a mixture."""
         classify = last_linear(self.network)[1]
         seen = features(self.network, batch.images)
-        plain = F.cross_entropy(classify(seen).float(), batch.labels)
+        plain = F.cross_entropy(classify(seen), batch.labels)
         half = len(seen) // 2
         first, second = seen[:half], seen[half : 2 * half]
         share = self.attention(first, second)
         mixed = share * first + (1 - share) * second
-        weight = share.flatten().float() if self.mix_labels else torch.full_like(share[:, 0], 0.5)
+        weight = share.flatten() if self.mix_labels else torch.full_like(share[:, 0], 0.5)
         mixture = mixed_loss(
-            classify(mixed).float(),
+            classify(mixed),
             batch.labels[:half],
             batch.labels[half : 2 * half],
             weight,

@@ -166,7 +166,7 @@ class WatchedCrossEntropy(CrossEntropy):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the cross entropy; note margins and losses on the way."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         self.last_margins[batch.index] = margins(logits.detach(), batch.labels)
         self.last_losses[batch.index] = losses.detach()
@@ -239,8 +239,8 @@ class AUM(Method):
     def forward(self, images: Tensor) -> Tensor:
         """Return class probabilities ``(n, C)``: of the passes first, later of the last network."""
         if self.second_stage:  # a buffer: a run taken up from its checkpoint knows it, too
-            return self.network(images).float().softmax(dim=1)
-        logits = torch.stack([net(images).float() for net in self.networks[:PASSES]])
+            return self.network(images).softmax(dim=1)
+        logits = torch.stack([net(images) for net in self.networks[:PASSES]])
         return logits[..., : self.num_classes].softmax(dim=-1).mean(dim=0)
 
     def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
@@ -277,7 +277,7 @@ class AUM(Method):
     def _pass_loss(self, number: int, batch: Batch) -> Tensor:
         fake = self.threshold_sets[number, batch.index]
         labels = torch.where(fake, self.num_classes, batch.labels)
-        logits = self.networks[number](batch.images).float()
+        logits = self.networks[number](batch.images)
         if self.epoch > 0:
             noted = torch.as_tensor(self.margins(logits.detach(), labels))
             self.margin_sums[number, batch.index] += noted.to(self.margin_sums)
@@ -307,4 +307,4 @@ class AUM(Method):
 
     def _rest_loss(self, batch: Batch) -> Tensor:
         self.mark_selected(0, batch.index)
-        return F.cross_entropy(self.network(batch.images).float(), batch.labels)
+        return F.cross_entropy(self.network(batch.images), batch.labels)

@@ -27,7 +27,8 @@ class Method(nn.Module):
         num_networks: how many networks the method trains.
         epoch: 0 in the first epoch, 1 in the second, ...; set by the training loop.
         generator: the run's source of random numbers, on its device; set by the training loop.
-        networks: the networks, built by :meth:`build`.
+        networks: the networks, built by :meth:`build`. They take float32 images and return float32
+            logits, whatever they compute in.
     """
 
     num_networks = 1
@@ -77,7 +78,7 @@ class Method(nn.Module):
 
         Args:
             batches: the shuffled batches of this epoch.
-            step: ``step(loss, batch)`` computes the loss in the right precision, backpropagates
+            step: ``step(loss, batch)`` computes the loss, backpropagates
                 and updates the weights.
         """
         for batch in batches:
@@ -96,6 +97,4 @@ class Method(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class probabilities ``(n, C)``: the mean over the networks."""
-        return torch.stack(
-            [network(images).float().softmax(dim=1) for network in self.networks]
-        ).mean(0)
+        return torch.stack([network(images).softmax(dim=1) for network in self.networks]).mean(0)

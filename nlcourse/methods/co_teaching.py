@@ -99,20 +99,20 @@ def crossed_losses(
         The loss to train the first network with, and that of the second: two scalars. A selection
         that keeps nothing gives 0.
     """
-    return _mean(losses_first[kept_by_second]), _mean(losses_second[kept_by_first])
+    return _mean(losses_first, kept_by_second), _mean(losses_second, kept_by_first)
 
 
 def own_losses(
     losses_first: Tensor, losses_second: Tensor, kept_by_first: Tensor, kept_by_second: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Leave the exchange out: each network's mean loss on its own selection (for comparison)."""
-    return _mean(losses_first[kept_by_first]), _mean(losses_second[kept_by_second])
+    return _mean(losses_first, kept_by_first), _mean(losses_second, kept_by_second)
 
 
-def _mean(losses: Tensor) -> Tensor:
+def _mean(losses: Tensor, kept: Tensor) -> Tensor:
     # A tiny last batch may keep nothing: then there is nothing to learn from it, and no 0 / 0
     # either.
-    return losses.sum() / max(len(losses), 1)
+    return losses.index_select(0, kept).sum() / max(len(kept), 1)
 
 
 class CoTeaching(Method):

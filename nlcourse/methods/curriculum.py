@@ -199,7 +199,7 @@ class CurriculumNet(Method):
     def forward(self, images: Tensor) -> Tensor:
         """Return class probabilities ``(n, C)`` of the network that is learning now."""
         network = self.networks[1 if self.second_network else 0]
-        return network(images).float().softmax(dim=1)
+        return network(images).softmax(dim=1)
 
     def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
         """Go once through what the stage allows."""
@@ -219,11 +219,11 @@ class CurriculumNet(Method):
             step(self._staged_loss, Batch(images, batches.labels[index], index))
 
     def _first_loss(self, batch: Batch) -> Tensor:
-        return F.cross_entropy(self.networks[0](batch.images).float(), batch.labels)
+        return F.cross_entropy(self.networks[0](batch.images), batch.labels)
 
     def _staged_loss(self, batch: Batch) -> Tensor:
         self.mark_selected(0, batch.index)
-        logits = self.networks[1](batch.images).float()
+        logits = self.networks[1](batch.images)
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         return (self.subset_weights[self.subsets[batch.index]] * losses).mean()
 

@@ -202,7 +202,7 @@ class D2L(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the cross entropy with the labels as they are believed now."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         if not self.alpha < 1:
             return F.cross_entropy(logits, batch.labels)
         predicted = logits.detach().argmax(dim=1)

@@ -406,7 +406,7 @@ class DivideMix(Method):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class probabilities ``(n, C)`` from the mean of both networks' logits."""
-        logits = torch.stack([network(images).float() for network in self.networks])
+        logits = torch.stack([network(images) for network in self.networks])
         return logits.mean(dim=0).softmax(dim=1)
 
     def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
@@ -445,7 +445,7 @@ class DivideMix(Method):
         """Cross entropy of both, with the penalty where it is wanted."""
         total = 0
         for network in self.networks:
-            logits = network(batch.images).float()
+            logits = network(batch.images)
             total = total + F.cross_entropy(logits, batch.labels)
             if self.penalty:
                 total = total + self.penalize(logits)
@@ -483,7 +483,7 @@ class DivideMix(Method):
         self.mark_selected(number, torch.arange(len(batches.labels)))
 
         def loss(batch: Batch) -> Tensor:
-            return F.cross_entropy(self.networks[number](batch.images).float(), batch.labels)
+            return F.cross_entropy(self.networks[number](batch.images), batch.labels)
 
         for batch in batches:
             step(loss, batch)
@@ -504,7 +504,7 @@ class DivideMix(Method):
         images, rows = torch.cat(views), torch.cat(targets)
         share, partner = draw_pairing(len(images), self.alpha, self.generator, images.device)
         images, rows = self.mix(images, rows, partner, share)
-        logits = network(images).float()
+        logits = network(images)
         weight = unsupervised_weight(since, self.lambda_u, self.ramp_epochs)
         if num_labelled < len(rows):
             loss = self.objective(logits, rows, num_labelled, weight)
@@ -536,7 +536,7 @@ class DivideMix(Method):
         """Return predictions of all views in one pass, float ``(M, n, C)``, without gradient."""
         before = network.training
         network.train(training)
-        p = network(torch.cat(views)).float().softmax(dim=1)
+        p = network(torch.cat(views)).softmax(dim=1)
         network.train(before)
         return p.view(len(views), -1, self.num_classes)
 
@@ -589,7 +589,7 @@ def _all_losses(network: nn.Module, batches: Iterable[Batch]) -> Tensor:
     parts = []
     for at in range(0, len(batches.labels), CHUNK):
         some = slice(at, at + CHUNK)
-        logits = network(batches.images.get(some)).float()
+        logits = network(batches.images.get(some))
         parts.append(F.cross_entropy(logits, batches.labels[some], reduction="none"))
     return torch.cat(parts)
 

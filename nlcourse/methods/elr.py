@@ -206,7 +206,7 @@ class ELR(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Move the batch's targets towards the predictions, then return the loss."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         self.targets = self.update(self.targets, batch.index, _predicted(logits), self.beta)
         return self.objective(logits, batch.labels, self.targets[batch.index], self.lambda_)
 
@@ -276,13 +276,13 @@ class ELRPlus(Method):
         teachers = self.averages if self.weight_averaging else self.networks
         peer = teachers[self.num_networks - 1 - number]  # with one network: itself
         with torch.no_grad():
-            p = _predicted(peer(batch.images).float())
+            p = _predicted(peer(batch.images))
         moved = self.update(self.targets[number], batch.index, p, self.beta)
         self.targets[number] = moved
         images, labels, targets = batch.images, batch.labels, moved[batch.index]
         if self.mixup:
             images, labels, targets = self._mixed(images, labels, targets)
-        logits = self.networks[number](images).float()
+        logits = self.networks[number](images)
         return self.objective(logits, labels, targets, self.lambda_)
 
     def _mixed(self, images: Tensor, labels: Tensor, targets: Tensor) -> tuple[Tensor, ...]:

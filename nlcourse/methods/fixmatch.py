@@ -151,12 +151,12 @@ class FixMatch(Method):
     def _loss_of(self, batch: Batch, *, batches, other: Tensor) -> Tensor:
         """Cross entropy of the labelled plus lambda_u times the loss of the two views."""
         if not self.lambda_u:
-            return F.cross_entropy(self.network(batch.images).float(), batch.labels)
+            return F.cross_entropy(self.network(batch.images), batch.labels)
         weak = batches.images.get(other, batches.augment, batches.generator)
         strong = batches.images.get(other, self.strong, batches.generator)
         noise = torch.randn(strong.shape, generator=self.generator, device=strong.device)
         together = torch.cat((batch.images, weak, strong + self.noise * noise))
-        logits = self.network(together).float()
+        logits = self.network(together)
         labelled, weak, strong = logits.split((len(batch.index), len(other), len(other)))
         loss = F.cross_entropy(labelled, batch.labels)
         return loss + self.lambda_u * self.loss_of_views(weak, strong, self.threshold)

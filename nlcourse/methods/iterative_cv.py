@@ -181,7 +181,7 @@ class IterativeCV(Method):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class probabilities ``(n, C)``: the mean over the two networks of this part."""
-        outputs = [network(images).float().softmax(dim=1) for network in self.pair]
+        outputs = [network(images).softmax(dim=1) for network in self.pair]
         return torch.stack(outputs).mean(dim=0)
 
     def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
@@ -270,7 +270,7 @@ class IterativeCV(Method):
 
 
 def _losses(network: nn.Module, batch: Batch) -> Tensor:
-    return F.cross_entropy(network(batch.images).float(), batch.labels, reduction="none")
+    return F.cross_entropy(network(batch.images), batch.labels, reduction="none")
 
 
 def _mean_of(losses: Tensor, which: Tensor) -> Tensor:
@@ -288,4 +288,4 @@ def _smallest(losses: Tensor, usable: Tensor, count: Tensor) -> Tensor:
 
 def _all_logits(network: nn.Module, images) -> Tensor:
     chunks = range(0, len(images), CHUNK)
-    return torch.cat([network(images.get(slice(at, at + CHUNK))).float() for at in chunks])
+    return torch.cat([network(images.get(slice(at, at + CHUNK))) for at in chunks])

@@ -265,7 +265,7 @@ class JointOptimization(Method):
         if self.epoch == 0:  # labels come with the batches: every example is met once an epoch
             given = F.one_hot(batch.labels, self.num_classes).float()
             self.current_labels[batch.index] = given
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         s = logits.softmax(dim=1)
         self.recorded[self.epoch % self.average, batch.index] = s.detach()
         loss_c = label_loss(logits, self.current_labels[batch.index])
@@ -332,7 +332,7 @@ class FromSoftLabels(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return L_c on the fixed labels; the labels of the batch are not used."""
-        return label_loss(self.network(batch.images).float(), self.current_labels[batch.index])
+        return label_loss(self.network(batch.images), self.current_labels[batch.index])
 
 
 # The functions above without their checks -------------------------------------------------------

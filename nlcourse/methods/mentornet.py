@@ -126,7 +126,7 @@ class MentorNet(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return ``1/n sum_i v_i l_i``."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         losses = F.cross_entropy(logits, batch.labels, reduction="none")
         self._move_threshold(losses.detach())
         weights = self._weights(losses.detach())

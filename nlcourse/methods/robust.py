@@ -70,8 +70,7 @@ class RobustLoss(Method):
         if self.epoch < self.warm_up:
             value = F.cross_entropy(logits, batch.labels)
         else:
-            # In float32: under bfloat16 autocast the logits have three digits.
-            value = self.rule(logits.float(), batch.labels, **self.settings).mean()
+            value = self.rule(logits, batch.labels, **self.settings).mean()
         return value + self.l1 * self._size() if self.l1 else value
 
     def _size(self) -> Tensor:
@@ -139,9 +138,7 @@ class TruncatedGCE(Method):
             # Written without indexing, whose result would have a size that a GPU has to tell.
             self.selects = True
             self.selected[0, batch.index] = counts
-        values = losses.generalized_cross_entropy(
-            self.network(batch.images).float(), batch.labels, self.q
-        )
+        values = losses.generalized_cross_entropy(self.network(batch.images), batch.labels, self.q)
         return (values * counts).mean()
 
 
@@ -213,7 +210,7 @@ class ForwardCorrection(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean corrected loss; plain cross entropy before the estimate."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         if self.epoch < self.estimate_epochs:
             return F.cross_entropy(logits, batch.labels)
         return self.rule(logits, batch.labels, self.matrix_now).mean()

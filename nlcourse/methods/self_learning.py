@@ -238,7 +238,7 @@ class SelfLearning(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the two-part loss; in the first epochs the given labels count alone."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         if self.epoch < self.warm_up:
             given = F.one_hot(batch.labels, self.num_classes).float()
             self.current_labels[batch.index] = given

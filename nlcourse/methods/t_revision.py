@@ -165,7 +165,7 @@ class TRevision(Method):
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the loss of the stage that the epoch belongs to."""
-        logits = self.network(batch.images).float()
+        logits = self.network(batch.images)
         if self.epoch < self.estimate_epochs:
             return F.cross_entropy(logits, batch.labels)
         matrix = self.transition if self.epoch >= self.revise_epoch else self.matrix

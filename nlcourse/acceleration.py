@@ -1,0 +1,116 @@
+"""What makes a network fast on its device: layout of its memory, short numbers, compiling.
+
+None of it is seen by a method: a network takes float32 images and returns float32 logits, whatever
+it computes in between. Measured in ``benchmarks/precision.py``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+
+import torch
+from torch import Tensor, nn
+
+SMALL_IMAGE = (
+    256  # values: up to here (digits) short numbers gain nothing, nor does a second thread
+)
+PRECISIONS = ("float32", "bfloat16")
+
+
+def accelerate(
+    network: nn.Module,
+    device: torch.device | str,
+    precision: str = "float32",
+    *,
+    compiled: bool = False,
+) -> nn.Module:
+    """Make a network fast on the device that it will be moved to; return it.
+
+    Args:
+        network: maps float32 images to logits.
+        device: where it will compute.
+        precision: "float32", or "bfloat16": then it multiplies numbers of 8 digits (base 2) in
+            place of 24. Weights, sums and logits stay float32. The network's attribute
+            ``precision`` says which.
+        compiled: let ``torch.compile`` write one program for it. That takes up to a minute and is
+            done on CUDA alone: on a processor it was measured and made nothing faster.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"Expected `precision` out of {', '.join(PRECISIONS)}, got {precision!r}")
+    device = torch.device(device)
+    if device.type in ("cpu", "cuda"):
+        # The channels of one pixel side by side, as convolutions read them.
+        network = network.to(memory_format=torch.channels_last)
+    network.precision = precision
+    if precision == "bfloat16":
+        arithmetic = _Bfloat16(device.type)
+        network.register_forward_pre_hook(arithmetic.begin)
+        network.register_forward_hook(arithmetic.end, always_call=True)
+    if compiled and device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+        network.compile()
+    return network
+
+
+def fastest_precision(network: nn.Module, images: Tensor, device: torch.device | str) -> str:
+    """Return the precision that makes a network fast on a device: "float32" or "bfloat16".
+
+    On CUDA that is bfloat16. On a processor it was measured to be where it has instructions for it,
+    the network has convolutions and the images are larger than digits (1.5 to 2 times as fast).
+
+    Args:
+        network: the network.
+        images: ``(n, channels, height, width)``, what it is to see.
+        device: where.
+    """
+    device = torch.device(device)
+    convolves = any(isinstance(layer, nn.Conv2d) for layer in network.modules())
+    large = convolves and images[0].numel() > SMALL_IMAGE
+    if device.type == "cuda" or (device.type == "cpu" and large and _processor_has_bfloat16()):
+        return "bfloat16"
+    return "float32"
+
+
+def fused(optimizer: torch.optim.Optimizer, device: torch.device) -> torch.optim.Optimizer:
+    """Let an optimizer of torch move all weights in one kernel where the device is CUDA.
+
+    On a processor that would be 5 % of the MLP's step, but the last digit of the numbers in the
+    course, and of yours, would change.
+    """
+    if device.type == "cuda" and "fused" in optimizer.defaults:
+        for group in optimizer.param_groups:
+            group["fused"], group["foreach"] = True, False
+    return optimizer
+
+
+def _processor_has_bfloat16() -> bool:
+    # Without such instructions torch imitates them, slowly. Older versions of torch do not tell.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+class _Bfloat16:
+    """Hooks around a network's forward pass.
+
+    Hooks, and not a network around the network: its names in a checkpoint stay, a deep copy has
+    them too, and no method has to think of them.
+    """
+
+    def __init__(self, device_type: str) -> None:
+        self.device_type = device_type
+        self.open: list[torch.autocast] = []
+
+    @torch.compiler.disable  # a compiled program begins after the one and ends before the other
+    def begin(self, network: nn.Module, inputs: tuple) -> None:
+        """Switch to bfloat16."""
+        self.open.append(torch.autocast(self.device_type, dtype=torch.bfloat16))
+        self.open[-1].__enter__()
+
+    @torch.compiler.disable
+    def end(self, network: nn.Module, inputs: tuple, logits: Tensor | None) -> Tensor | None:
+        """Switch back, also after an error (then there are no logits)."""
+        self.open.pop().__exit__(None, None, None)
+        return None if logits is None else logits.float()
