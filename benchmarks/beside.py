@@ -6,8 +6,14 @@ Most published code opens each image as a PIL picture, transforms it (crop, flip
 ``DataLoader`` with worker processes collate the batches, and reads every loss with ``.item()``. The
 workers are kept alive from epoch to epoch, and their start is not counted. PyTorch Lightning is
 compared where it is installed (extra `bench`): on digits over tensors that are already there, on
-CIFAR-10 over the same loader. One epoch's training is timed on each side, no measuring. Both sides
-use the same networks, batches, optimizer and threads (the workers come on top).
+CIFAR-10 over the same loader. One epoch's training is timed on each side, no measuring, and
+Lightning has its logger, checkpoints and progress bar switched off. Both sides use the same
+networks, batches, optimizer and threads (the workers come on top), each at its own precision: ours
+takes bfloat16 where ``fit`` does by itself, and a second comparison holds it to float32.
+
+Two more on digits, for ELR. "A run of 10 epochs" is what a user of each gets who changes no switch:
+losses logged, a bar, the training and the test accuracy of every epoch. And "the matrix products"
+are what no loop can leave out: the eight of a step of the MLP, beside Lightning's whole step.
 
 The images are those of CIFAR-10 where NLCOURSE_DATA holds them, else random pixels (which take as
 long); 2,048 of them.
@@ -17,13 +23,15 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import logging
 import os
+import tempfile
 import warnings
 
 import numpy as np
 import torch
-from _timing import Clock, clocked, compare, with_threads
+from _timing import Clock, clocked, compare, whole, with_threads
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -203,17 +211,94 @@ def lightning_loader(data, batch_size: int, augment: bool) -> DataLoader:
 # The comparisons ----------------------------------------------------------------------------------
 
 
-def ours(name: str, data, network, batch_size: int, augment: bool):
+def ours(name: str, data, network, batch_size: int, augment: bool, precision=None):
     """Return a side that trains one epoch with the course's loop."""
     options = {
         "network": network, "epochs": 1, "batch_size": batch_size, "progress": False,
         "device": "cpu", "augment": Augment(crop=4, flip=True) if augment else None,
+        "precision": precision,
     }  # fmt: skip
 
     def side(clock: Clock) -> None:
         fit(clocked(OURS[name](), clock), data, **options)
 
     return side
+
+
+def lightning_run(data):
+    """Return a side: ten epochs of ELR with Lightning as it comes, in a folder that vanishes."""
+    import lightning
+
+    class Module(lightning.LightningModule):
+        """What its manual has: losses and accuracies logged."""
+
+        def __init__(self) -> None:
+            """Make network and loss."""
+            super().__init__()
+            self.model = mlp(data.image_shape, data.num_classes)
+            self.objective = objective("elr", data)
+
+        def training_step(self, batch, _) -> Tensor:
+            """Return the loss."""
+            images, labels, index = batch
+            logits = self.model(images)
+            loss = self.objective([logits], labels, index)
+            right = (logits.argmax(1) == labels).float().mean()
+            self.log_dict({"train_loss": loss, "train_accuracy": right}, prog_bar=True)
+            return loss
+
+        def validation_step(self, batch, _) -> None:
+            """Log the accuracy."""
+            images, labels = batch
+            self.log("test_accuracy", (self.model(images).argmax(1) == labels).float().mean())
+
+        def configure_optimizers(self):
+            """Return SGD."""
+            return SGD(self.parameters())
+
+    tests = (data.test_images - data.mean[0]) / data.std[0]
+    tests = DataLoader(TensorDataset(tests, data.test_labels), batch_size=512)
+
+    def side(clock: Clock) -> None:
+        nowhere = contextlib.redirect_stdout(io.StringIO())  # the bar is drawn, not shown
+        with tempfile.TemporaryDirectory() as folder, nowhere, clock:
+            trainer = lightning.Trainer(max_epochs=10, accelerator="cpu", default_root_dir=folder)
+            trainer.fit(Module(), lightning_loader(data, 64, False), tests)
+
+    return side
+
+
+def matrix_products(data):
+    """Return a side: the products that an epoch's forward and backward passes cannot do without."""
+    layers = [layer.weight for layer in mlp(data.image_shape, data.num_classes)[1::2]]
+    values = [torch.randn(64, layer.shape[1]) for layer in layers]
+    slopes = [torch.randn(64, layer.shape[0]) for layer in layers]
+
+    @torch.no_grad()
+    def side(clock: Clock) -> None:
+        with clock:
+            for _ in range(-(-len(data.labels) // 64)):
+                for number, (weight, x, slope) in enumerate(
+                    zip(layers, values, slopes, strict=True)
+                ):
+                    x @ weight.T, slope.T @ x
+                    if number:  # nobody asks for the slope in the images
+                        slope @ weight
+
+    return side
+
+
+def on_digits(data) -> None:
+    """Compare a whole run, and show how far a step can be from Lightning's at all."""
+    run = {"epochs": 10, "device": "cpu", "network": mlp}
+    other = with_lightning("elr", data, mlp, 64, False)
+    if other is None:
+        return
+    compare("elr, a run of 10 epochs: ours / Lightning as it comes: digits, MLP, batch 64",
+            whole(lambda: fit(OURS["elr"](), data, **run)), lightning_run(data),
+            goal=1 / 4, pairs=PAIRS)  # fmt: skip
+    compare("elr: the matrix products alone / Lightning: digits, MLP, batch 64",
+            matrix_products(data), other, goal=1 / 4, pairs=PAIRS)  # fmt: skip
 
 
 def colour_images():
@@ -247,12 +332,18 @@ def main() -> None:
             mine = ours(name, *shape)
             compare(f"{name}: ours / published style: {where}", mine, Published(name, *shape),
                     goal=1 / factor, pairs=PAIRS)  # fmt: skip
+            if augment:
+                compare(f"{name}: ours in float32 / published style: {where}",
+                        ours(name, *shape, "float32"), Published(name, *shape),
+                        goal=1 / factor, pairs=PAIRS)  # fmt: skip
             other = with_lightning(name, *shape)
             if other is None:
                 print("Lightning is not installed (extra `bench`): left out")
                 continue
             compare(f"{name}: ours / Lightning: {where}", mine, other,
                     goal=1 / factor, pairs=PAIRS)  # fmt: skip
+        if not augment:
+            on_digits(data)
 
 
 if __name__ == "__main__":

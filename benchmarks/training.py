@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from nlcourse import datasets, noise
+from nlcourse.acceleration import accelerate, fastest_precision
 from nlcourse.batches import Augment, Batches, Images
 from nlcourse.methods import CoTeaching, CrossEntropy
 from nlcourse.models import mlp, small_cnn
@@ -40,7 +41,10 @@ def bare_loop(
 
     With two networks: both forward passes, both losses, one backward pass, one step.
     """
+    # The arithmetic of `fit`: what is measured here is what the loop around it costs.
     models = [network(data.image_shape, data.num_classes) for _ in range(networks)]
+    precision = fastest_precision(models[0], data.images, "cpu")
+    models = [accelerate(model, "cpu", precision) for model in models]
     parameters = [each for model in models for each in model.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
     images, tests = (normalised(data, part) for part in (data.images, data.test_images))

@@ -77,14 +77,14 @@ def update_targets(targets: Tensor, index: Tensor, probabilities: Tensor, beta: 
         )
     _check_index(index, len(targets))
     _check_rows(probabilities)
-    return _moved(targets, index, probabilities, beta)
+    p = probabilities.detach().to(targets.dtype)
+    return _move(targets.detach().clone(), index, p, beta)
 
 
-def _moved(targets: Tensor, index: Tensor, probabilities: Tensor, beta: float) -> Tensor:
-    """Do what `update_targets` does without its checks, which would wait for a GPU each step."""
-    targets, p = targets.detach().clone(), probabilities.detach().to(targets.dtype)
-    targets[index] = beta * targets[index] + (1 - beta) * p
-    return targets
+def _move(targets: Tensor, index: Tensor, probabilities: Tensor, beta: float) -> Tensor:
+    """Do what `update_targets` does in the table itself, without checks that wait for a GPU."""
+    rows = beta * targets.index_select(0, index) + (1 - beta) * probabilities
+    return targets.index_copy_(0, index, rows)
 
 
 def clamped(probabilities: Tensor) -> Tensor:
@@ -187,7 +187,7 @@ class ELR(Method):
         beta: float = 0.7,
         lambda_: float = 3.0,
         *,
-        update: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _moved,
+        update: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _move,
         objective: Callable[[Tensor, Tensor, Tensor, float], Tensor] = elr_loss,
     ) -> None:
         """Check the settings; the targets come with :meth:`build`."""
@@ -208,7 +208,8 @@ class ELR(Method):
         """Move the batch's targets towards the predictions, then return the loss."""
         logits = self.network(batch.images)
         self.targets = self.update(self.targets, batch.index, _predicted(logits), self.beta)
-        return self.objective(logits, batch.labels, self.targets[batch.index], self.lambda_)
+        targets = self.targets.index_select(0, batch.index)
+        return self.objective(logits, batch.labels, targets, self.lambda_)
 
 
 class ELRPlus(Method):
@@ -240,7 +241,7 @@ class ELRPlus(Method):
         networks: int = 2,
         weight_averaging: bool = True,
         mixup: bool = True,
-        update: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _moved,
+        update: Callable[[Tensor, Tensor, Tensor, float], Tensor] = _move,
         objective: Callable[[Tensor, Tensor, Tensor, float], Tensor] = elr_loss,
         average: Callable[[Tensor, Tensor, int, float], Tensor] | None = None,
     ) -> None:
@@ -277,9 +278,9 @@ class ELRPlus(Method):
         peer = teachers[self.num_networks - 1 - number]  # with one network: itself
         with torch.no_grad():
             p = _predicted(peer(batch.images))
-        moved = self.update(self.targets[number], batch.index, p, self.beta)
-        self.targets[number] = moved
-        images, labels, targets = batch.images, batch.labels, moved[batch.index]
+        table = self.targets[number]
+        table.copy_(self.update(table, batch.index, p, self.beta))  # nothing to do for `_move`
+        images, labels, targets = batch.images, batch.labels, table.index_select(0, batch.index)
         if self.mixup:
             images, labels, targets = self._mixed(images, labels, targets)
         logits = self.networks[number](images)
