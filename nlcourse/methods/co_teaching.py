@@ -110,9 +110,9 @@ def own_losses(
 
 
 def _mean(losses: Tensor, kept: Tensor) -> Tensor:
-    # A tiny last batch may keep nothing: then there is nothing to learn from it, and no 0 / 0
-    # either.
-    return losses.index_select(0, kept).sum() / max(len(kept), 1)
+    chosen = losses.index_select(0, kept)
+    # A tiny last batch may keep nothing: then there is nothing to learn from it, and no 0 / 0.
+    return chosen.mean() if len(chosen) else chosen.sum()
 
 
 class CoTeaching(Method):
@@ -167,5 +167,6 @@ class CoTeaching(Method):
         kept_by_second = self.select(second.detach(), share)
         taught = (kept_by_second, kept_by_first) if self.cross else (kept_by_first, kept_by_second)
         for number, kept in enumerate(taught):
-            self.mark_selected(number, batch.index[kept])
-        return sum(self.losses(first, second, kept_by_first, kept_by_second))
+            self.mark_selected(number, batch.index.index_select(0, kept))
+        of_first, of_second = self.losses(first, second, kept_by_first, kept_by_second)
+        return of_first + of_second
