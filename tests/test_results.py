@@ -77,3 +77,15 @@ def test_the_page_of_all_methods_is_what_its_script_writes():
     tables = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tables)
     assert path.with_suffix(".md").read_text(encoding="utf-8") == tables.text()
+
+
+def test_readme_tells_the_measured_speed():
+    latest = {row["benchmark"]: row for row in results.load("benchmarks")}
+    readme = (results.FOLDER.parent / "README.md").read_text().partition("| ours / the other |")[2]
+    rows = [line.strip("| ").split(" | ") for line in readme.split("\n\n")[0].splitlines()[2:]]
+    assert len(rows) > 10
+    for name, told, goal in rows:
+        ratio, aim = float(latest[name]["ratio"]), float(latest[name]["goal"])
+        assert told == f"{ratio:.2f}"
+        assert goal.partition(",")[0] == f"{aim:.2f}"
+        assert ("missed" in goal) == (ratio > aim)
