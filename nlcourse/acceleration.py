@@ -44,12 +44,17 @@ def accelerate(
     if device.type in ("cpu", "cuda"):
         # The channels of one pixel side by side, as convolutions read them.
         network = network.to(memory_format=torch.channels_last)
+    compiled = compiled and device.type == "cuda" and importlib.util.find_spec("triton") is not None
     network.precision = precision
     if precision == "bfloat16":
         arithmetic = _Bfloat16(device.type)
-        network.register_forward_pre_hook(arithmetic.begin)
-        network.register_forward_hook(arithmetic.end, always_call=True)
-    if compiled and device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        hooks = arithmetic.begin, arithmetic.end
+        if compiled:  # the program begins after the one and ends before the other
+            hooks = map(torch.compiler.disable, hooks)
+        begin, end = hooks
+        network.register_forward_pre_hook(begin)
+        network.register_forward_hook(end, always_call=True)
+    if compiled:
         torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
         network.compile()
     return network
@@ -103,13 +108,11 @@ class _Bfloat16:
         self.device_type = device_type
         self.open: list[torch.autocast] = []
 
-    @torch.compiler.disable  # a compiled program begins after the one and ends before the other
     def begin(self, network: nn.Module, inputs: tuple) -> None:
         """Switch to bfloat16."""
         self.open.append(torch.autocast(self.device_type, dtype=torch.bfloat16))
         self.open[-1].__enter__()
 
-    @torch.compiler.disable
     def end(self, network: nn.Module, inputs: tuple, logits: Tensor | None) -> Tensor | None:
         """Switch back, also after an error (then there are no logits)."""
         self.open.pop().__exit__(None, None, None)

@@ -258,15 +258,16 @@ def reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         print(*jobs, sep="\n")
         return 0
-    left = papers.run(
-        jobs,
-        table,
-        root / "work" / "reproduce",
-        budget=options.budget,
-        subset=options.subset,
-        epochs=options.epochs,
-        device=options.device,
-    )
+    with table.held():
+        left = papers.run(
+            jobs,
+            table,
+            root / "work" / "reproduce",
+            budget=options.budget,
+            subset=options.subset,
+            epochs=options.epochs,
+            device=options.device,
+        )
     print(f"{left} runs are left" if left else "the queue is done")
     return 0
 

@@ -8,10 +8,12 @@ say so.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from .history import History
@@ -63,14 +65,43 @@ class Table:
     def __init__(self, path: Path, key: tuple[str, ...]) -> None:
         """Read what is already there; a last line that was cut off is taken away."""
         self.path, self.key = Path(path), key
+        self._read()
+
+    def _read(self) -> None:
         _cut_off_half_line(self.path)
         rows = load(self.path.stem, self.path.parent) if self.path.exists() else []
-        self._done = {tuple(row[name] for name in key) for row in rows}
+        self._done = {tuple(row[name] for name in self.key) for row in rows}
         self._columns = list(rows[0]) if rows else []
 
     def __contains__(self, run: tuple) -> bool:
         """Say whether the run with these values of the key is in the table."""
         return tuple(str(value) for value in run) in self._done
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out while rows are added: two would make the same runs twice.
+
+        The operating system lets go when the process ends, however it ends.
+
+        Raises:
+            RuntimeError: another process adds rows to this table.
+        """
+        from filelock import FileLock, Timeout
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise RuntimeError(
+                f"Another process adds rows to {self.path}: wait until it has ended, or name "
+                "another table"
+            ) from None
+        try:
+            self._read()  # what was added since
+            yield
+        finally:
+            lock.release()
 
     def add(self, row: dict[str, object]) -> None:
         """Append a row, with device, versions and commit.

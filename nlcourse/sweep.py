@@ -285,8 +285,14 @@ def sweep(
 
     Raises:
         SweepError: no scheduler answers, or a process was killed. All rows so far are kept.
+        RuntimeError: another process adds rows to this table.
     """
     table = results.Table(plan.table, KEY)
+    with table.held():
+        return _make(plan, table, devices, scheduler, progress, on_row)
+
+
+def _make(plan: Plan, table: results.Table, devices, scheduler, progress, on_row) -> Outcome:
     todo = [run for run in plan.runs if run.key not in table]
     outcome = Outcome()
     devices = list(devices) if devices else find_devices()

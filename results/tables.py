@@ -3,7 +3,8 @@
     python results/tables.py
 
 Reads the three tables of classroom_methods.py and what `nlcourse.papers` holds of CDR's table 1,
-which is the largest on MNIST and Fashion-MNIST.
+which is the largest on MNIST and Fashion-MNIST. Then the queue of `nlcourse reproduce`: what of the
+papers' CIFAR-10 tables was run, and what was not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
-from nlcourse import papers, results
+from nlcourse import papers, reproduce, results
 
 FOLDER = Path(__file__).parent
 SETTINGS = {
@@ -22,7 +23,8 @@ SETTINGS = {
         "Fashion-MNIST",
     ),
 }
-KINDS = {"symmetric": "symmetric_exclusive"}  # ours -> the papers' name
+# Ours -> the papers' name.
+KINDS = {"symmetric": "symmetric_exclusive", reproduce.SYMMETRIC: "symmetric_inclusive"}
 ORDER = ("symmetric", "asymmetric", "pairflip", "instance")
 SELECTION = ("label_precision", "label_recovery")
 HEAD = """# Every method beside cross entropy
@@ -85,9 +87,51 @@ def per_cent(rows: list[dict[str, str]], column: str) -> str:
     return f"{100 * mean(values):.1f}" if values else ""
 
 
+def queue_section() -> list[str]:
+    """Return what `nlcourse reproduce` has run of the papers' tables, and what it has not."""
+    path = FOLDER / "reproduced.csv"
+    rows = results.load(path.stem, FOLDER) if path.exists() else []
+    jobs = list(reproduce.queue())
+    lines = [queue_line(job, rows) for job in jobs]
+    missing = sum(line.endswith("| not run |") for line in lines)
+    return [
+        "",
+        "## The papers' CIFAR-10 tables, at the papers' networks",
+        "",
+        f"The queue of `nlcourse reproduce`: of its {len(jobs)} runs {missing} were **not run** "
+        "(they need a GPU). Best / last accuracy. The papers' numbers are as they print them; "
+        "`nlcourse.papers` says what lies behind each.",
+        "",
+        "| setting | method | noise | papers | ours |",
+        "|---|---|---|---|---|",
+        *lines,
+    ]
+
+
+def queue_line(job: reproduce.Job, rows: list[dict[str, str]]) -> str:
+    """Return one run's line; the latest row of a run counts, at its recipe's full length."""
+    recipe = job.recipe
+    which = {"setting": recipe.setting, "method": recipe.name, "noise": job.noise}
+    which |= {"rate": f"{job.rate:g}", "seed": str(job.seed), "epochs": str(recipe.epochs)}
+    own = [row for row in rows if which.items() <= row.items()]
+    measured = "not run"
+    if own:
+        measured = " / ".join(f"{100 * float(own[-1][column]):.1f}" for column in ("best", "last"))
+    known = papers.load(
+        dataset="CIFAR-10", noise_type=KINDS.get(job.noise, job.noise), noise_rate=job.rate
+    )
+    told = [
+        f"{row['accuracy']} ({row['paper'].partition(' (')[0]}, {row['metric']})"
+        for row in known
+        if papers.ours(row["method"]) == recipe.name
+    ]
+    noise = f"{job.noise} {job.rate:.0%}"
+    return f"| {recipe.setting} | {recipe.name} | {noise} | {'; '.join(told)} | {measured} |"
+
+
 def text() -> str:
     """Return the whole page."""
-    lines = [line for setting in SETTINGS for line in section(setting)]
+    lines = [line for setting in SETTINGS for line in section(setting)] + queue_section()
     return HEAD + "\n".join(lines) + "\n"
 
 

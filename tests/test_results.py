@@ -2,6 +2,8 @@
 
 import csv
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,12 +73,18 @@ def test_the_summary_is_that_of_the_history():
     )  # fmt: skip
 
 
-def test_the_page_of_all_methods_is_what_its_script_writes():
+def page():
+    """The script that writes results/tables.md, as a module."""
     path = Path(__file__).parents[1] / "results" / "tables.py"
     specification = importlib.util.spec_from_file_location("tables", path)
     tables = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(tables)
-    assert path.with_suffix(".md").read_text(encoding="utf-8") == tables.text()
+    return tables
+
+
+def test_the_page_of_all_methods_is_what_its_script_writes():
+    written = (results.FOLDER / "tables.md").read_text(encoding="utf-8")
+    assert written == page().text()
 
 
 def test_readme_tells_the_measured_speed():
@@ -89,3 +97,44 @@ def test_readme_tells_the_measured_speed():
         assert told == f"{ratio:.2f}"
         assert goal.partition(",")[0] == f"{aim:.2f}"
         assert ("missed" in goal) == (ratio > aim)
+
+
+def test_a_table_is_held_by_one_process_at_a_time(table):
+    other = results.Table(table.path, table.key)
+    with table.held():
+        table.add(a_row(0))
+        with pytest.raises(RuntimeError, match="adds rows to .*: wait"), other.held():
+            pass
+    with other.held():
+        assert ("m", 0.4, 0) in other  # what the first has added is known to the second
+    with pytest.raises(KeyError), table.held():
+        raise KeyError
+    with other.held():  # an error lets go as well
+        pass
+
+
+def test_a_killed_process_lets_go(table):
+    code = f"""
+import os, signal
+from nlcourse import results
+with results.Table({str(table.path)!r}, {table.key!r}).held():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -9
+    with table.held():
+        pass
+
+
+def test_the_page_tells_what_of_the_queue_was_run(monkeypatch, tmp_path):
+    tables = page()
+    monkeypatch.setattr(tables, "FOLDER", tmp_path)
+    assert all(line.endswith("| not run |") for line in tables.queue_section()[7:])
+    header = "setting,method,noise,rate,seed,epochs,best,last\n"
+    row = "cifar10,elr,symmetric-including-true,0.4,0,120,0.8912,0.8834\n"
+    (tmp_path / "reproduced.csv").write_text(header + row)
+    lines = tables.queue_section()
+    (ours,) = [line for line in lines[7:] if not line.endswith("| not run |")]
+    assert ours.startswith("| cifar10 | elr | symmetric-including-true 40% | ")
+    assert "89.15 (ELR, mean)" in ours
+    assert ours.endswith("| 89.1 / 88.3 |")
+    assert f"of its {len(lines) - 7} runs {len(lines) - 8} were" in lines[3]
