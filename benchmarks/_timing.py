@@ -34,12 +34,20 @@ class Clock:
 
     def __enter__(self) -> None:
         """Begin to count."""
+        _catch_up()
         self._began = time.perf_counter(), time.process_time()
 
     def __exit__(self, *error) -> None:
         """Add what has passed."""
+        _catch_up()
         self.wall += time.perf_counter() - self._began[0]
         self.processor += time.process_time() - self._began[1]
+
+
+def _catch_up() -> None:
+    """Wait for a GPU: it works on while Python goes ahead."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 Side = Callable[[Clock], None]

@@ -81,9 +81,9 @@ class Pictures(Dataset):
 class PublishedELR:
     """ELR's loss with its table of targets."""
 
-    def __init__(self, size: int, num_classes: int) -> None:
+    def __init__(self, size: int, num_classes: int, device: str = "cpu") -> None:
         """Begin with targets of 0."""
-        self.targets = torch.zeros(size, num_classes)
+        self.targets = torch.zeros(size, num_classes, device=device)
 
     def __call__(self, outputs: list[Tensor], labels: Tensor, index: Tensor) -> Tensor:
         """Move the targets, return the loss."""
@@ -103,10 +103,10 @@ def published_co_teaching(outputs: list[Tensor], labels: Tensor, index: Tensor) 
     return losses[0][order[1]].mean() + losses[1][order[0]].mean()
 
 
-def objective(name: str, data):
+def objective(name: str, data, device: str = "cpu"):
     """Return ``(outputs, labels, index) -> loss`` of a method."""
     if name == "elr":
-        return PublishedELR(len(data.labels), data.num_classes)
+        return PublishedELR(len(data.labels), data.num_classes, device)
     return published_co_teaching
 
 
@@ -119,14 +119,18 @@ def make_models(name: str, data, network) -> torch.nn.ModuleList:
 class Published:
     """A training script: DataLoader, loop, one epoch a call."""
 
-    def __init__(self, name: str, data, network, batch_size: int, augment: bool) -> None:
+    def __init__(
+        self, name: str, data, network, batch_size: int, augment: bool, device: str = "cpu",
+        workers: int = WORKERS,
+    ) -> None:  # fmt: skip
         """Start the workers."""
+        self.device = device
         self.loader = DataLoader(
-            Pictures(data, augment), batch_size=batch_size, shuffle=True,
-            num_workers=WORKERS, persistent_workers=True,
+            Pictures(data, augment), batch_size=batch_size, shuffle=True, num_workers=workers,
+            persistent_workers=True, pin_memory=device != "cpu",
         )  # fmt: skip
-        self.models = make_models(name, data, network)
-        self.objective = objective(name, data)
+        self.models = make_models(name, data, network).to(device)
+        self.objective = objective(name, data, device)
         self.optimizer = SGD(self.models.parameters())
 
     def __call__(self, clock: Clock) -> None:
@@ -134,7 +138,8 @@ class Published:
         with clock:
             self.models.train()
             total = 0.0
-            for images, labels, index in self.loader:
+            for batch in self.loader:
+                images, labels, index = (part.to(self.device) for part in batch)
                 outputs = [model(images) for model in self.models]
                 loss = self.objective(outputs, labels, index)
                 self.optimizer.zero_grad()
@@ -211,11 +216,13 @@ def lightning_loader(data, batch_size: int, augment: bool) -> DataLoader:
 # The comparisons ----------------------------------------------------------------------------------
 
 
-def ours(name: str, data, network, batch_size: int, augment: bool, precision=None):
+def ours(
+    name: str, data, network, batch_size: int, augment: bool, precision=None, device: str = "cpu"
+):
     """Return a side that trains one epoch with the course's loop."""
     options = {
         "network": network, "epochs": 1, "batch_size": batch_size, "progress": False,
-        "device": "cpu", "augment": Augment(crop=4, flip=True) if augment else None,
+        "device": device, "augment": Augment(crop=4, flip=True) if augment else None,
         "precision": precision,
     }  # fmt: skip
 
@@ -301,14 +308,14 @@ def on_digits(data) -> None:
             matrix_products(data), other, goal=1 / 4, pairs=PAIRS)  # fmt: skip
 
 
-def colour_images():
-    """Return 2,048 images of CIFAR-10, or random ones of that shape."""
+def colour_images(count: int = IMAGES):
+    """Return images of CIFAR-10, or random ones of that shape."""
     with contextlib.suppress(datasets.DataError):
         if os.environ.get("NLCOURSE_DATA"):
-            return datasets.load("cifar10", download=False).subset(IMAGES)
+            return datasets.load("cifar10", download=False).subset(count)
     print("NLCOURSE_DATA holds no CIFAR-10: random pixels in its place")
-    pixels = torch.randint(256, (IMAGES, 3, 32, 32), dtype=torch.uint8)
-    labels = torch.arange(IMAGES) % 10
+    pixels = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.arange(count) % 10
     names = tuple("0123456789")
     return datasets.Dataset(
         "random", pixels, labels, labels, pixels, labels, names, (0.5,) * 3, (0.25,) * 3

@@ -27,7 +27,7 @@ from nlcourse.stacked import fit_stacked
 from nlcourse.training import fit
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
-QUIET = {"device": "cpu", "progress": False}
+QUIET = {"progress": False}
 CORES = os.cpu_count() or 1
 
 
@@ -35,25 +35,27 @@ CORES = os.cpu_count() or 1
 
 
 def bare_loop(
-    clock: Clock, data, network, epochs: int, batch_size: int, *, networks: int = 1, measure=False
-) -> None:
+    clock: Clock, data, network, epochs: int, batch_size: int, *, networks: int = 1, measure=False,
+    device: str = "cpu",
+) -> None:  # fmt: skip
     """Train as one would by hand on tensors that are already there.
 
     With two networks: both forward passes, both losses, one backward pass, one step.
     """
     # The arithmetic of `fit`: what is measured here is what the loop around it costs.
     models = [network(data.image_shape, data.num_classes) for _ in range(networks)]
-    precision = fastest_precision(models[0], data.images, "cpu")
-    models = [accelerate(model, "cpu", precision) for model in models]
+    precision = fastest_precision(models[0], data.images, device)
+    models = [accelerate(model, device, precision).to(device) for model in models]
     parameters = [each for model in models for each in model.parameters()]
     optimizer = torch.optim.SGD(parameters, lr=0.05, momentum=0.9)
-    images, tests = (normalised(data, part) for part in (data.images, data.test_images))
+    images, tests = (normalised(data, part).to(device) for part in (data.images, data.test_images))
+    given = data.labels.to(device)
     for _ in range(epochs):
         with clock:
             for model in models:
                 model.train()
-            for index in torch.randperm(len(images)).split(batch_size):
-                batch, labels = images[index], data.labels[index]
+            for index in torch.randperm(len(images), device=device).split(batch_size):
+                batch, labels = images[index], given[index]
                 loss = sum(F.cross_entropy(model(batch), labels) for model in models)
                 optimizer.zero_grad()
                 loss.backward()
@@ -75,12 +77,13 @@ def predict(model, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([model(chunk).argmax(1) for chunk in images.split(2048)])
 
 
-def loop(name: str, data, network, epochs: int, batch_size: int) -> None:
+def loop(
+    name: str, data, network, epochs: int, batch_size: int, device: str = "cpu", pairs: int = 9
+) -> None:
     """Compare `fit` with the bare loop: training alone, all of it, and Co-teaching's training."""
-    options = {"network": network, "epochs": epochs, "batch_size": batch_size} | QUIET
-    bare = functools.partial(
-        bare_loop, data=data, network=network, epochs=epochs, batch_size=batch_size
-    )
+    shape = {"network": network, "epochs": epochs, "batch_size": batch_size, "device": device}
+    options = shape | QUIET
+    bare = functools.partial(bare_loop, data=data, **shape)
 
     def training(clock: Clock) -> None:
         fit(clocked(CrossEntropy(), clock), data, **options)
@@ -96,7 +99,7 @@ def loop(name: str, data, network, epochs: int, batch_size: int) -> None:
         ("fit / bare loop, all of it", everything, bare_everything, 1.05),
         ("Co-teaching / its bare passes", two, bare_two, 1.10),
     ):
-        compare(f"{what}: {name}", ours, other, goal=goal, pairs=9)
+        compare(f"{what}: {name}", ours, other, goal=goal, pairs=pairs)
 
 
 # Several networks at once -------------------------------------------------------------------------
@@ -108,7 +111,11 @@ def sixteen(hidden: tuple[int, ...]) -> None:
     grid = [(rate / 10, seed) for rate in range(1, 9) for seed in range(2)]
     sets = [noise.inject(clean, "symmetric", rate, seed=seed) for rate, seed in grid]
     seeds = [seed for _, seed in grid]
-    options = {"network": functools.partial(mlp, hidden=hidden), "epochs": 3} | QUIET
+    options = {
+        "network": functools.partial(mlp, hidden=hidden),
+        "epochs": 3,
+        "device": "cpu",
+    } | QUIET
 
     def one_after_the_other() -> None:
         for data, seed in zip(sets, seeds, strict=True):

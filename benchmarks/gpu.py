@@ -1,0 +1,101 @@
+"""The comparisons of ``training.py`` and ``beside.py`` with ResNet-18 on a GPU, and ``compiled``.
+
+    python benchmarks/gpu.py
+
+Both sides train on 10,000 images of 32 x 32 (CIFAR-10 where NLCOURSE_DATA holds it). `fit` computes
+in bfloat16 there, and so does the bare loop; published code is as it is written, in float32, with
+one worker a core. Without a GPU nothing is measured.
+"""
+
+from __future__ import annotations
+
+import os
+
+import beside
+import torch
+import training
+from _timing import compare, whole, with_threads
+
+from nlcourse import noise
+from nlcourse.batches import Augment, Batches, Images
+from nlcourse.methods import CrossEntropy
+from nlcourse.models import resnet18_small
+from nlcourse.training import fit
+
+IMAGES = 10_000
+PAIRS = 5
+SHARES = {"elr": 1 / 3, "co-teaching": 1 / 3}  # of the published time: the goals
+
+
+def compiling(data, batch_size: int, device: str) -> None:
+    """Compare an epoch with and without ``torch.compile``, which has done its work before."""
+    options = {"network": resnet18_small, "epochs": 3, "batch_size": batch_size, "device": device}
+
+    def side(compiled: bool):
+        def train(clock) -> None:
+            method, epochs = CrossEntropy(), []
+            train_epoch = method.train_epoch
+
+            def last_alone(batches, step) -> None:
+                epochs.append(None)
+                if len(epochs) < options["epochs"]:  # the first compiles, the second warms up
+                    return train_epoch(batches, step)
+                with clock:
+                    train_epoch(batches, step)
+
+            method.train_epoch = last_alone
+            fit(method, data, compiled=compiled, progress=False, **options)
+
+        return train
+
+    compare(f"compiled / not compiled: 32 x 32, ResNet-18, batch {batch_size}, GPU",
+            side(True), side(False), goal=1.0, pairs=PAIRS)  # fmt: skip
+
+
+def data_path(data, device: str) -> None:
+    """Compare shuffled, cropped, mirrored, normalised batches with a loader that feeds the GPU."""
+    images = Images(data.images, data.mean, data.std, device)
+    ours = Batches(images, data.labels, batch_size=128, augment=Augment(crop=4, flip=True))
+    published = beside.Published(
+        "elr", data, resnet18_small, 128, True, device, workers=os.cpu_count() or 1
+    )
+
+    def loaded() -> None:
+        for batch in published.loader:
+            for part in batch:
+                part.to(device)
+
+    compare("batches / DataLoader, PIL, a worker a core: 32 x 32, GPU",
+            whole(lambda: training.empty(ours)), whole(loaded),
+            goal=1 / 20, pairs=3)  # fmt: skip
+
+
+def beside_published(data, device: str) -> None:
+    """Compare an epoch of ELR and of Co-teaching with published style."""
+    where = "32 x 32, ResNet-18, batch 128, GPU"
+    shape = (data, resnet18_small, 128, True)
+    for name, goal in SHARES.items():
+        for label, precision in (("ours", None), ("ours in float32", "float32")):
+            other = beside.Published(name, *shape, device, workers=os.cpu_count() or 1)
+            compare(f"{name}: {label} / published style: {where}",
+                    beside.ours(name, *shape, precision, device), other,
+                    goal=goal, pairs=PAIRS)  # fmt: skip
+
+
+def main(device: str = "cuda", images: int = IMAGES) -> None:
+    """Run all comparisons."""
+    if device == "cuda" and not torch.cuda.is_available():
+        print("No GPU: nothing to measure")
+        return
+    with_threads(os.cpu_count() or 1)
+    data = noise.inject(beside.colour_images(images), "symmetric", beside.NOISE_RATE)
+    for batch_size in (128, 512):
+        name = f"32 x 32, ResNet-18, batch {batch_size}, GPU"
+        training.loop(name, data, resnet18_small, 1, batch_size, device, PAIRS)
+        compiling(data, batch_size, device)
+    data_path(data, device)
+    beside_published(data, device)
+
+
+if __name__ == "__main__":
+    main()
