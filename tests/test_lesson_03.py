@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import csv
-import re
-from pathlib import Path
 
 import pytest
 import torch
+from lesson_cells import LESSONS, run_cells
 
-from nlcourse import plots
-
-LESSON = Path(__file__).resolve().parent.parent / "notebooks/lessons/03_how_labels_go_wrong.py"
+LESSON = LESSONS / "03_how_labels_go_wrong.py"
 CLAIMS = (
     "what counts is how often the same lie is told",
     "memorization ruins the estimate",
@@ -20,28 +17,15 @@ CLAIMS = (
 )
 
 
-def run_with_seed(seed: int) -> None:
-    """Run the lesson's cells with another seed; figures are made, and not shown."""
-    text = LESSON.read_text(encoding="utf-8")
-    text, changed = re.subn(r"^SEED = 0$", f"SEED = {seed}", text, flags=re.MULTILINE)
-    assert changed == 1
-    assert all(claim in text for claim in CLAIMS)  # each is the message of an assertion
-    exec(compile(text, str(LESSON), "exec"), {"__name__": "lesson"})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(5))
-def test_every_assertion_holds(seed, monkeypatch):
-    shown = []
-
-    def show(figure, alt=None):
-        shown.append(alt or figure.alt_text)
-
-    monkeypatch.setattr(plots, "show", show)
+def test_every_assertion_holds(seed):
+    text = LESSON.read_text(encoding="utf-8")
+    assert all(claim in text for claim in CLAIMS)  # each is the message of an assertion
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        run_with_seed(seed)
+        shown = run_cells(LESSON, seed=seed)["alt_texts"]
     finally:
         torch.set_num_threads(threads)
     assert len(shown) >= 8

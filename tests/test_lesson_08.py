@@ -1,42 +1,19 @@
-"""Lesson 08's claims: every assert of the lesson for five seeds, its explorer, and what it says.
-
-The cells are run as they stand in the source, with another `SEED`. So what the students see and
-what is tested here cannot drift apart.
-"""
+"""Lesson 08's claims: every assert of the lesson for five seeds, its explorer, and what it says."""
 
 from __future__ import annotations
 
-import re
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from lesson_cells import LESSONS, run_cells
 
-from nlcourse import plots, results
+from nlcourse import results
 
-SOURCE = Path(__file__).parent.parent / "notebooks" / "lessons" / "08_finding_wrong_labels.py"
+LESSON = LESSONS / "08_finding_wrong_labels.py"
 SEEDS = range(5)
 TABLE = "classroom_suspects"
 NOISES = [("symmetric", 0.2), ("symmetric", 0.4), ("symmetric", 0.6), ("asymmetric", 0.4)]
-
-
-def code_cells() -> list[str]:
-    parts = re.split(r"(?m)^# %%(.*)\n", SOURCE.read_text(encoding="utf-8"))[1:]
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [source for header, source in pairs if "[markdown]" not in header]
-
-
-def run_cells(monkeypatch, seed: int) -> dict:
-    """Run the code cells of the lesson with a seed; return what they defined."""
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt=None: shown.append((figure, alt)))
-    names = {"__name__": "lesson_08"}
-    for source in code_cells():
-        source = re.sub(r"(?m)^SEED = 0$", f"SEED = {seed}", source)
-        exec(compile(source, SOURCE.name, "exec"), names)
-    assert names["SEED"] == seed
-    return names | {"figures": shown}
 
 
 @pytest.mark.slow
@@ -44,9 +21,9 @@ def run_cells(monkeypatch, seed: int) -> dict:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_assert_of_the_lesson_holds(seed, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.mkdtemp", lambda: str(tmp_path))
-    names = run_cells(monkeypatch, seed)
-    assert len(names["figures"]) == 11
-    assert all(len(alt or figure.alt_text) > 80 for figure, alt in names["figures"])
+    names = run_cells(LESSON, seed=seed)
+    assert len(names["alt_texts"]) == 11
+    assert all(len(words) > 80 for words in names["alt_texts"])
     assert (tmp_path / "suspects.csv").exists()
     panel = names["explorer"]
     assert panel.try_out(ranking="prototypes", share=0.37).history.recall > 0.85
@@ -61,7 +38,7 @@ def test_every_assert_of_the_lesson_holds(seed, monkeypatch, tmp_path):
 def test_the_lesson_runs_without_cleanlab(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("tempfile.mkdtemp", lambda: str(tmp_path))
     monkeypatch.setitem(sys.modules, "cleanlab", None)
-    names = run_cells(monkeypatch, 0)
+    names = run_cells(LESSON)
     assert "pip install" in capsys.readouterr().out
     assert names["flags"] is None
 

@@ -1,56 +1,35 @@
-"""Lesson 11's claims: every assert of the lesson for five seeds, its explorer, and what it cites.
-
-The cells are run as they stand in the source, with another `SEED`. So what the students see and
-what is tested here cannot drift apart.
-"""
+"""Lesson 11's claims: every assert of the lesson for five seeds, its explorer, and its sources."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
+from lesson_cells import LESSONS, only, run_cells
 
-from nlcourse import papers, plots, results
+from nlcourse import papers, results
 
-SOURCE = Path(__file__).parent.parent / "notebooks" / "lessons" / "11_dividemix.py"
+LESSON = LESSONS / "11_dividemix.py"
 SEEDS = range(5)
-
-
-def code_cells() -> list[str]:
-    parts = re.split(r"(?m)^# %%(.*)\n", SOURCE.read_text(encoding="utf-8"))[1:]
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [source for header, source in pairs if "[markdown]" not in header]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_assert_of_the_lesson_holds(seed, monkeypatch):
-    shown = []
-    monkeypatch.setattr(
-        plots, "show", lambda figure, alt=None: shown.append(alt or figure.alt_text)
-    )
-    names = {"__name__": "lesson_11"}
-    for source in code_cells():
-        source = re.sub(r"(?m)^SEED = 0$", f"SEED = {seed}", source)
-        exec(compile(source, SOURCE.name, "exec"), names)
-    assert names["SEED"] == seed
+def test_every_assert_of_the_lesson_holds(seed):
+    shown = run_cells(LESSON, seed=seed)["alt_texts"]
     assert len(shown) == 16
     assert all(len(words) > 60 for words in shown)
 
 
-def is_setting(source: str) -> bool:
-    """The cells that define and train nothing, and the explorer's own."""
+def without_training(source: str) -> str:
+    """Keep the cells that define and train nothing, and the explorer's own."""
     own = ("def co_", "def clean_", "def semi_", "def confidence_", "pieces =", "MixtureExplorer")
-    return any(word in source for word in (*own, "import datasets"))
+    return only(*own, "import datasets")(source).partition("mine = fit")[0]
 
 
 def test_the_panel_of_the_lesson_judges_its_goal():
-    names: dict = {"__name__": "lesson_11"}
-    for source in filter(is_setting, code_cells()):
-        exec(compile(source.partition("mine = fit")[0], SOURCE.name, "exec"), names)
-    panel = names["explorer"]
+    panel = run_cells(LESSON, edit=without_training)["explorer"]
     early = panel.try_out(epochs=3, warm_up=1)
     assert early.reached is False
     assert "precision" in early.verdict
@@ -72,7 +51,7 @@ def test_the_recorded_table_has_five_seeds_of_every_run():
 def test_the_papers_numbers_are_those_of_its_table():
     rows = papers.load(paper="DivideMix", metric="last")
     last = {float(row["accuracy"]) for row in rows}
-    text = SOURCE.read_text(encoding="utf-8")
+    text = LESSON.read_text(encoding="utf-8")
     told = re.search(r"(?s)paper = \{(.*?)\}", text)[1]
     assert {float(number) for number in re.findall(r": ([\d.]+),", told)} <= last
     assert "asymmetric, 72.3" in text

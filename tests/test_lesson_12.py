@@ -1,66 +1,35 @@
-"""Lesson 12's claims: every assert of the lesson for five seeds, its explorer, and its table.
-
-The cells are run as they stand in the source, with another `SEED`. So what the students see and
-what is tested here cannot drift apart.
-"""
+"""Lesson 12's claims: every assert of the lesson for five seeds, its explorer, and its table."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
+from lesson_cells import LESSONS, ended, only, run_cells
 
-from nlcourse import plots, results
+from nlcourse import results
 
-SOURCE = Path(__file__).parent.parent / "notebooks" / "lessons" / "12_cdr.py"
+LESSON = LESSONS / "12_cdr.py"
 SEEDS = range(5)
-
-
-def code_cells() -> list[str]:
-    parts = re.split(r"(?m)^# %%(.*)\n", SOURCE.read_text(encoding="utf-8"))[1:]
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [source for header, source in pairs if "[markdown]" not in header]
-
-
-def run_cells(monkeypatch, seed: int, wanted=lambda source: True) -> dict:
-    """Run the code cells of the lesson with a seed; return what they defined."""
-    shown = []
-    monkeypatch.setattr(plots, "show", shown.append)
-    names = {"__name__": "lesson_12", "shown": shown}
-    for source in code_cells():
-        if wanted(source):
-            source = re.sub(r"(?m)^SEED = 0$", f"SEED = {seed}", source)
-            exec(compile(source, SOURCE.name, "exec"), names)
-    assert names["SEED"] == seed
-    return names
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_assert_of_the_lesson_holds(seed, monkeypatch):
-    names = run_cells(monkeypatch, seed)
-    assert len(names["shown"]) == 8
-    assert all(len(figure.alt_text) > 100 for figure in names["shown"])
+def test_every_assert_of_the_lesson_holds(seed):
+    shown = run_cells(LESSON, seed=seed)["alt_texts"]
+    assert len(shown) == 8
+    assert all(len(words) > 100 for words in shown)
 
 
-PANEL = ("SEED = 0", "def importance", "def critical_mask", "_direction(", "rules =", "Explorer(")
+def without_runs(source: str) -> str:
+    """Keep what the lesson's panel needs."""
+    needed = ("SEED = 0", "def importance", "def critical_mask", "_direction(", "rules =")
+    kept = only("import Explorer", "Explorer(", *needed)(source).partition("mine = {}")[0]
+    return kept if "def judge" in kept or "check(" not in kept else ""
 
 
 @pytest.fixture
-def explorer(monkeypatch):
-    """The lesson's panel, without the runs of the cells above it."""
-    names: dict = {"__name__": "lesson_12"}
-    for source in code_cells():
-        if "import Explorer" in source or any(word in source for word in PANEL):
-            source = source.partition("mine = {}")[0]
-            if "def judge" in source or "check(" not in source:
-                exec(compile(source, SOURCE.name, "exec"), names)
-    panel = names["explorer"]
-    yield panel
-    panel.stop()
-    panel.wait(10)
+def explorer():
+    yield from ended(run_cells(LESSON, edit=without_runs)["explorer"])
 
 
 def test_explorer_judges_the_goal_it_states(explorer):

@@ -1,78 +1,42 @@
-"""Lesson 13's claims: its asserts for five seeds, its panel, and what it says of stored tables.
-
-The cells are run as they stand in the source, with another `SEED`. So what the students see and
-what is tested here cannot drift apart.
-"""
+"""Lesson 13's claims: its asserts for five seeds, its panel, and what it says of stored tables."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from statistics import mean
 
 import pytest
+from lesson_cells import LESSONS, code_cells, ended, only, run_cells
 
-from nlcourse import papers, plots, results
+from nlcourse import papers, results
+from nlcourse.checks import check, hint
 
-SOURCE = Path(__file__).parent.parent / "notebooks" / "lessons" / "13_arena.py"
+LESSON = LESSONS / "13_arena.py"
 SEEDS = range(5)
-
-
-def code_cells() -> list[str]:
-    parts = re.split(r"(?m)^# %%(.*)\n", SOURCE.read_text(encoding="utf-8"))[1:]
-    pairs = zip(parts[::2], parts[1::2], strict=True)
-    return [source for header, source in pairs if "[markdown]" not in header]
-
-
-def run_cells(monkeypatch, seed: int, wanted=lambda source: True) -> dict:
-    """Run the code cells of the lesson with a seed; return what they defined."""
-    shown = []
-    monkeypatch.setattr(plots, "show", lambda figure, alt=None: shown.append((figure, alt)))
-    names = {"__name__": "lesson_13", "shown": shown}
-    for source in code_cells():
-        if wanted(source):
-            source = re.sub(r"(?m)^SEED = 0$", f"SEED = {seed}", source)
-            exec(compile(source, SOURCE.name, "exec"), names)
-    assert names["SEED"] == seed
-    return names
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_every_assert_of_the_lesson_holds(seed, monkeypatch):
-    names = run_cells(monkeypatch, seed)
-    assert len(names["shown"]) == 7
-    assert all(len(alt or figure.alt_text) > 80 for figure, alt in names["shown"])
+def test_every_assert_of_the_lesson_holds(seed):
+    shown = run_cells(LESSON, seed=seed)["alt_texts"]
+    assert len(shown) == 7
+    assert all(len(words) > 80 for words in shown)
 
 
-def panel(monkeypatch) -> dict:
-    """The lesson's panel and what it needs, without the trainings around it."""
+def without_trainings(source: str) -> str:
+    """Keep what the lesson's panel needs."""
     needed = ("import torch", "from nlcourse.checks import", "def my_loss", "class Mine")
-    also = ("my_loss = check", "def judge", "arena = Arena")
-    trains = ("fit(", ".train(", "best_and_last = check")
-
-    def wanted(source: str) -> bool:
-        inside = any(word in source for word in (*needed, *also))
-        return inside and not any(word in source for word in trains)
-
-    first = [source for source in code_cells() if "from nlcourse.checks import" in source]
-    assert len(first) == 1
-    monkeypatch.setattr(plots, "show", lambda figure, alt=None: None)
-    names: dict = {"__name__": "lesson_13"}
-    exec("from nlcourse.checks import check, hint", names)
-    for source in code_cells():
-        if wanted(source):
-            exec(compile(source, SOURCE.name, "exec"), names)
-    return names
+    kept = only(*needed, "my_loss = check", "def judge", "arena = Arena")(source)
+    trains = any(word in kept for word in ("fit(", ".train(", "best_and_last = check"))
+    return "" if trains else kept
 
 
 @pytest.fixture
-def arena(monkeypatch):
-    arena = panel(monkeypatch)["arena"]
-    yield arena
-    arena.stop()
-    arena.wait(10)
+def arena():
+    imports = [source for source in code_cells(LESSON) if "from nlcourse.checks import" in source]
+    assert len(imports) == 1  # of what stands in `names`
+    names = run_cells(LESSON, edit=without_trainings, names={"check": check, "hint": hint})
+    yield from ended(names["arena"])
 
 
 def test_the_panel_is_driven_to_its_goal(arena):

@@ -2,8 +2,9 @@
 
 Where to look: an exercise is data (:mod:`.exercise`), one file a lesson (``lesson_07.py`` shows how
 to write one); :mod:`.checking` is the call, :mod:`.engine` runs the cases and names the mistake,
-:mod:`.judges` compares results, :mod:`.show` prints values short, :mod:`.memory` remembers,
-:mod:`.hints` helps, :mod:`.report` checks a whole notebook under nbval.
+:mod:`.judges`, :mod:`.draws` and :mod:`.gradients` compare results, :mod:`.show` prints values
+short, :mod:`.memory` remembers, :mod:`.hints` helps, :mod:`.report` checks a whole notebook under
+nbval.
 """
 
 from importlib import import_module

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .exercise import Case, Exercise, Misconception, Mismatch
+from .exercise import NOTHING, Case, Exercise, Misconception, Mismatch
 from .show import canonical, changed, describe, describe_call, fresh, student_lines
 
 ENOUGH = 0.75  # share of the failing cases in which a student and a known mistake agree, to name it
@@ -119,7 +119,7 @@ def run_case(
 
 def _judge(exercise: Exercise, case: Case, got: Any, expected: Any) -> Mismatch | None:
     if got is None or (isinstance(got, tuple) and got and all(part is None for part in got)):
-        return Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
+        return NOTHING
     try:
         mismatch = (case.judge or exercise.judge)(got, expected, case.arguments)
         return mismatch and _completed(mismatch, got, expected)

@@ -42,6 +42,8 @@ class Mismatch:
     student_lines: tuple[str, ...] = ()
 
 
+NOTHING = Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
+
 Judge = Callable[[Any, Any, Arguments], Mismatch | None]
 
 

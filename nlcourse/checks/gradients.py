@@ -1,7 +1,4 @@
-"""Judges and inputs for exercises on rows of probabilities and on losses with a gradient.
-
-Lessons 10 and 11 share them.
-"""
+"""Ask for a gradient beside a result, and judge both."""
 
 from __future__ import annotations
 
@@ -11,36 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .exercise import Arguments, Mismatch
-from .judges import TOLERANCE, as_tensor, number
+from .exercise import NOTHING, Arguments, Mismatch
+from .judges import as_tensor, finite_numbers, number
+
+NO_GRADIENT = "no gradient"  # stands for the gradient of what has none; None is no answer at all
 
 
-def matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge a tensor of numbers by its shape and values."""
-    value = as_tensor(got)
-    if isinstance(value, Mismatch):
-        return value
-    if value.shape != expected.shape:
-        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if value.is_complex() or value.dtype == torch.bool:
-        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
-    if not bool(value.isfinite().all()):
-        return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
-    if torch.allclose(value.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
-        return None
-    return Mismatch("value", "the numbers differ")
-
-
-def random_rows(n: int, classes: int, generator: torch.Generator, scale: float = 2.0) -> Tensor:
-    """Return random rows of probabilities, float64 ``(n, classes)``."""
-    logits = scale * torch.randn(n, classes, generator=generator, dtype=torch.float64)
-    return logits.softmax(dim=1)
-
-
-def double(values: Any) -> Tensor:
-    """Return numbers as a float64 tensor."""
-    return torch.as_tensor(values, dtype=torch.float64)
+def no_gradient(source: str) -> Mismatch:
+    """Return the mismatch of a result that has no gradient in its source."""
+    says = f"no gradient flows back to {source}, so nothing would be learned"
+    return Mismatch(NO_GRADIENT, says, evidence="")
 
 
 def with_gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
@@ -51,7 +28,7 @@ def with_gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
 
 def cut_off(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge a tensor, and that no gradient flows out of it."""
-    problem = matrix(got, expected, arguments)
+    problem = finite_numbers(got, expected, arguments)
     if problem is None and isinstance(got, Tensor) and got.requires_grad:
         return Mismatch(
             "gradient",
@@ -69,14 +46,14 @@ def value_and_slope(function: Callable[..., Any], arguments: Arguments) -> Any:
     loss = function(*(arguments | {"logits": logits}).values())
     if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
         return loss, None
-    return loss.detach(), torch.autograd.grad(loss, logits)[0]
+    return loss.detach(), torch.autograd.grad(loss, logits, allow_unused=True)[0]
 
 
 def loss_and_slope(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
     """Judge what :func:`value_and_slope` returned: the loss first, then its gradient."""
     (loss, slope), (_, true_slope) = got, expected
     if loss is None:
-        return Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
+        return NOTHING
     shown = {"got": _shown(loss), "expected": _shown(expected[0])}
     value = as_tensor(loss)
     if isinstance(value, Tensor) and value.dim() == 0 and not bool(value.isfinite()):
@@ -88,7 +65,7 @@ def loss_and_slope(got: Any, expected: Any, arguments: Arguments) -> Mismatch | 
     if slope is None:
         says = "the number is right, but no gradient flows from it: nothing would be learned"
         return Mismatch("no gradient", says, evidence="", **shown)
-    problem = matrix(slope, true_slope, arguments)
+    problem = finite_numbers(slope, true_slope, arguments)
     if problem is None:
         return None
     shown = {"got": _shown(slope), "expected": _shown(true_slope)}

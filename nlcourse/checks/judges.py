@@ -7,7 +7,6 @@ in form (tensor, numpy, list, Python number; 32 or 64 bits) and strict in meanin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,16 +14,8 @@ import torch
 from torch import Tensor
 
 from .exercise import Arguments, Mismatch
-from .show import describe
 
 TOLERANCE = 1e-5  # relative and absolute: float32 rounding in any order of summing stays below it
-
-
-def broken(
-    kind: str, says: str, *, got: str | None = None, expected: str | None = None
-) -> Mismatch:
-    """Return the mismatch of a random result: what shows the mistake is its kind alone."""
-    return Mismatch(kind, says, got=got, expected=expected, evidence="")
 
 
 def as_number(value: Any) -> float | Mismatch:
@@ -84,14 +75,41 @@ def pair_of_numbers(got: Any, expected: Any, arguments: Arguments) -> Mismatch |
     return None
 
 
-def as_tensor(value: Any) -> Tensor | Mismatch:
+def as_tensor(value: Any, shape: tuple[int, ...] | None = None) -> Tensor | Mismatch:
     """Return a tensor from a tensor, a numpy array or a (nested) list."""
-    if isinstance(value, Tensor):
-        return value.detach()
     try:
-        return torch.as_tensor(np.asarray(value))
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
     except (TypeError, ValueError, RuntimeError):
         return Mismatch("type", f"it is a {type(value).__name__} where a tensor is expected")
+    if shape is not None and tensor.shape != shape:
+        says = f"it has shape {tuple(tensor.shape)}, expected {tuple(shape)}"
+        return Mismatch("shape", says)
+    return tensor.detach()
+
+
+def all_close(one: Tensor, other: Tensor) -> bool:
+    """Say whether all numbers of two tensors are equal up to rounding; nan equals nothing."""
+    return torch.allclose(one.double(), other.double(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+def numbers(
+    got: Any, expected: Tensor, arguments: Arguments, *, what: str = "numbers"
+) -> Mismatch | None:
+    """Judge a tensor of numbers by its shape and values; the dtype is free."""
+    value = as_tensor(got, expected.shape)
+    if isinstance(value, Mismatch):
+        return value
+    if value.is_complex() or value.dtype == torch.bool:
+        return Mismatch("dtype", f"it is {value.dtype} where {what} are expected")
+    return None if all_close(value, expected) else Mismatch("value", f"the {what} differ")
+
+
+def finite_numbers(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge a tensor of numbers; say so by name if some are infinite or none at all."""
+    problem = numbers(got, expected, arguments)
+    if problem is None or problem.kind != "value" or bool(as_tensor(got).isfinite().all()):
+        return problem
+    return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
 
 
 def as_whole_numbers(value: Any, shape: tuple[int, ...] | None = None) -> Tensor | Mismatch:
@@ -103,46 +121,4 @@ def as_whole_numbers(value: Any, shape: tuple[int, ...] | None = None) -> Tensor
         return Mismatch("mask", "it is a mask of True and False where whole numbers are expected")
     if tensor.is_floating_point() and tensor.numel():
         return Mismatch("dtype", f"it is {tensor.dtype} where whole numbers are expected")
-    if shape is not None and tuple(tensor.shape) != shape:
-        return Mismatch("shape", f"it has shape {tuple(tensor.shape)}, expected {shape}")
-    return tensor.long()
-
-
-def ask_twice(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call twice with generators of the same state; a global state, if used, has moved on."""
-    generator = arguments["generator"]
-    state = generator.get_state()
-    first = function(*arguments.values())
-    generator.set_state(state)
-    return first, function(*arguments.values())
-
-
-def ask_in_a_row(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Call twice with the same generator, which has moved on in between."""
-    return function(*arguments.values()), function(*arguments.values())
-
-
-def repeatable(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
-    """Judge :func:`ask_twice`: all randomness has to come from the generator."""
-    first, second = (as_tensor(part) for part in got)
-    if isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second):
-        return None
-    return broken(
-        "not repeatable",
-        "two calls with generators of the same seed differ",
-        got="two different results",
-        expected="the same result twice: every draw takes generator=generator",
-    )
-
-
-def draws_anew(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
-    """Judge :func:`ask_in_a_row`: the generator must not be set back, nor the draw be fixed."""
-    first, second = (as_tensor(part) for part in got)
-    if isinstance(first, Tensor) and isinstance(second, Tensor) and not torch.equal(first, second):
-        return None
-    return broken(
-        "same draw again",
-        "two calls in a row with one generator give the same result",
-        got="twice " + describe(got[0]),
-        expected="a new draw at every call",
-    )
+    return as_tensor(tensor.long(), shape)

@@ -12,21 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .engine import SEED
-from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import (
-    as_tensor,
-    as_whole_numbers,
+from .draws import (
+    SIGMAS,
+    as_classes,
     ask_in_a_row,
+    ask_often,
     ask_twice,
     broken,
     draws_anew,
-    named_numbers,
+    generator_mistakes,
+    independent,
     repeatable,
 )
-
-# A right answer leaves bands this wide less than once in 10^7 draws.
-SIGMAS = 6
+from .engine import SEED
+from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from .judges import as_tensor, named_numbers
 
 
 def _generator(seed: int = SEED) -> torch.Generator:
@@ -84,7 +84,7 @@ def _randomize_cases() -> list[Case]:
         case("half redrawn, every label 0", constant, 0.5, 4),
         case("the same seed twice", every, 0.5, 10, ask=ask_twice, judge=repeatable),
         case("twice in a row", every, 0.5, 10, ask=ask_in_a_row, judge=draws_anew),
-        case("40 labels, 40 times", *_many_classes(), ask=_ask_often, judge=_independent),
+        case("40 labels, 40 times", *_many_classes(), ask=ask_often, judge=independent),
     ]
 
 
@@ -93,23 +93,12 @@ def _many_classes() -> tuple[Tensor, float, int]:
     return torch.full((40,), 7), 0.5, 10**9
 
 
-def _ask_often(function: Any, arguments: Arguments) -> list[Any]:
-    return [function(*arguments.values()) for _ in range(40)]
-
-
 def _randomized(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge one draw: range, how many changed, and how the new labels are spread."""
     labels, share, num_classes = (arguments[k] for k in ("labels", "share", "num_classes"))
-    new = as_whole_numbers(got, tuple(labels.shape))
+    new = as_classes(got, labels, num_classes)
     if isinstance(new, Mismatch):
-        return broken(new.kind, new.says)
-    if len(new) and not 0 <= int(new.min()) <= int(new.max()) < num_classes:
-        return broken(
-            "range",
-            "some new labels are no classes",
-            got=f"labels from {new.min()} to {new.max()}",
-            expected=f"labels from 0 to {num_classes - 1}",
-        )
+        return new
     if share == 0 and not torch.equal(new, labels):
         return broken("changed at share 0", "labels change although the share is 0")
     if len(new) < 1000 or share == 0:  # too few to count
@@ -177,23 +166,6 @@ def _everywhere(labels: Tensor, new: Tensor) -> Mismatch | None:
     )
 
 
-def _independent(got: list[Any], expected: Any, arguments: Arguments) -> Mismatch | None:
-    """Judge many draws: how many labels change has to vary, neither too little nor too much."""
-    draws = [as_whole_numbers(draw, tuple(arguments["labels"].shape)) for draw in got]
-    if any(isinstance(draw, Mismatch) for draw in draws):
-        return broken("type", "not all draws are labels")
-    counts = torch.tensor([int((draw != arguments["labels"]).sum()) for draw in draws])
-    said = f"{int(counts.min())} to {int(counts.max())} labels changed in 40 calls"
-    n = len(arguments["labels"])
-    if counts.min() == counts.max():
-        says = "in every call exactly the same number of labels changes"
-        return broken("fixed number", says, got=said, expected="each label decides by itself")
-    if (counts.remainder(n) == 0).all():
-        says = "in every call all labels change or none"
-        return broken("all or none", says, got=said, expected="each label decides by itself")
-    return None
-
-
 def _redraw(labels: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
     return torch.rand(len(labels), generator=generator) < share
 
@@ -219,14 +191,6 @@ def _first_ones(labels, share, num_classes, generator=None):
 def _without_last_class(labels, share, num_classes, generator=None):
     drawn = torch.randint(max(num_classes - 1, 1), labels.shape, generator=generator)
     return torch.where(_redraw(labels, share, generator), drawn, labels)
-
-
-def _global_state(labels, share, num_classes, generator=None):
-    return randomize_labels(labels, share, num_classes, None)
-
-
-def _reseeded(labels, share, num_classes, generator=None):
-    return randomize_labels(labels, share, num_classes, _generator(0))
 
 
 def _one_new_label(labels, share, num_classes, generator=None):
@@ -293,16 +257,7 @@ RANDOMIZE_LABELS = Exercise(
             "The upper end of torch.randint is not drawn. Which classes can come out of yours?",
             _without_last_class,
         ),
-        Misconception(
-            "does not use the generator",
-            "Every function that draws takes `generator=...`: does each of yours?",
-            _global_state,
-        ),
-        Misconception(
-            "seeds its own generator",
-            "The caller decides on the seed. What happens to the second of two draws?",
-            _reseeded,
-        ),
+        *generator_mistakes(randomize_labels),
         Misconception(
             "draws one new label for all",
             "How many new labels does your draw return, and how many are needed?",
@@ -543,12 +498,9 @@ def _pixel_cases() -> list[Case]:
 def _pixels_moved(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge where the pixels went, from the images down to the rows."""
     images = arguments["images"]
-    moved = as_tensor(got)
+    moved = as_tensor(got, images.shape)
     if isinstance(moved, Mismatch):
         return broken(moved.kind, moved.says)
-    if moved.shape != images.shape:
-        says = f"the result has shape {tuple(moved.shape)}, expected {tuple(images.shape)}"
-        return broken("shape", says)
     moved = moved.double()
     if not torch.equal(moved.flatten().sort().values, images.double().flatten().sort().values):
         says = "some pixels are lost and others occur twice"
@@ -691,16 +643,7 @@ SHUFFLE_PIXELS = Exercise(
             "Some pixels are lost and others doubled: what draws each place exactly once?",
             _with_replacement,
         ),
-        Misconception(
-            "does not use the generator",
-            "Every function that draws takes `generator=...`: does yours?",
-            lambda images, generator=None: shuffle_pixels(images, None),
-        ),
-        Misconception(
-            "seeds its own generator",
-            "The caller decides on the seed. What happens to the second of two draws?",
-            lambda images, generator=None: shuffle_pixels(images, _generator(0)),
-        ),
+        *generator_mistakes(shuffle_pixels),
         Misconception(
             "overwrites the images it is given",
             "The caller still needs the pictures. Where do you write to?",

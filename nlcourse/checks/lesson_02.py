@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from .. import memorization
 from .engine import SEED
-from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor, number
+from .exercise import Case, Exercise, Misconception
+from .judges import number, numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -36,22 +36,6 @@ def lass_step(moved, images, gradient, kick, radius, step):
     """Solution of 2.3."""
     moved = moved + step * gradient.sign() + kick
     return torch.clamp(moved, images - radius, images + radius)
-
-
-def _values(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge a tensor of numbers: form free, shape and values not."""
-    found = as_tensor(got)
-    if isinstance(found, Mismatch):
-        return found
-    if found.shape != expected.shape:
-        says = f"it has shape {tuple(found.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if found.is_complex() or found.dtype == torch.bool:
-        return Mismatch("type", f"it holds {found.dtype} where numbers are expected")
-    options = {"rtol": TOLERANCE, "atol": TOLERANCE, "equal_nan": False}
-    if torch.allclose(found.double(), expected.detach().double(), **options):
-        return None
-    return Mismatch("value", "the numbers differ")
 
 
 # 2.1 loss_sensitivity ----------------------------------------------------------------------------
@@ -134,7 +118,7 @@ LOSS_SENSITIVITY = Exercise(
     reference=memorization.loss_sensitivity,
     solution=loss_sensitivity,
     cases=_sensitivity_cases,
-    judge=_values,
+    judge=numbers,
     difficulty=3,
     importance=4,
     minutes=12,
@@ -370,7 +354,7 @@ LASS_STEP = Exercise(
     reference=memorization.lass_step,
     solution=lass_step,
     cases=_step_cases,
-    judge=_values,
+    judge=numbers,
     difficulty=2,
     importance=4,
     minutes=10,

@@ -7,28 +7,29 @@ kind in which a property fails. Patrini et al. 2017 (arXiv 1609.03683) for 3.4.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import noise
-from .engine import SEED
-from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import (
-    TOLERANCE,
-    as_tensor,
-    as_whole_numbers,
+from .draws import (
+    SIGMAS,
+    as_classes,
     ask_in_a_row,
+    ask_often,
     ask_twice,
     broken,
     draws_anew,
+    generator_mistakes,
+    independent,
     repeatable,
 )
-
-# A right answer leaves bands this wide less than once in 10^7 draws.
-SIGMAS = 6
+from .engine import SEED
+from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from .inputs import random_rows
+from .judges import as_tensor, numbers
 
 # As a student would write them: the package's own functions also check their arguments.
 
@@ -81,16 +82,10 @@ def estimate_transition(probabilities: Tensor) -> Tensor:
 
 def _same_matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge a matrix number by number; the dtype is free."""
+    problem = numbers(got, expected, arguments, what="probabilities")
+    if problem is None or problem.kind != "value":
+        return problem
     matrix = as_tensor(got)
-    if isinstance(matrix, Mismatch):
-        return matrix
-    if matrix.shape != expected.shape:
-        says = f"it has shape {tuple(matrix.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if matrix.dtype == torch.bool or matrix.is_complex():
-        return Mismatch("dtype", f"it is {matrix.dtype} where probabilities are expected")
-    if torch.allclose(matrix.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
-        return None
     row, column = divmod(int((matrix - expected).abs().nan_to_num(9).argmax()), matrix.shape[1])
     says = (
         f"row {row}, column {column} is {matrix[row, column].item():.4g} where "
@@ -343,29 +338,18 @@ def _corrupt_cases() -> list[Case]:
             "40 labels, 40 times",
             forty,
             noise.symmetric_matrix(3, 0.5),
-            ask=_ask_often,
-            judge=_independent,
+            ask=ask_often,
+            judge=partial(independent, group="all labels of a class"),
         ),
     ]
-
-
-def _ask_often(function: Callable[..., Any], arguments: Arguments) -> list[Any]:
-    return [function(*arguments.values()) for _ in range(40)]
 
 
 def _drawn_from_the_rows(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge one draw: shape, impossible labels, then how often each label came."""
     labels, matrix = arguments["labels"], arguments["matrix"].double()
-    new = as_whole_numbers(got, tuple(labels.shape))
+    new = as_classes(got, labels, len(matrix))
     if isinstance(new, Mismatch):
-        return broken(new.kind, new.says)
-    if not 0 <= int(new.min()) <= int(new.max()) < len(matrix):
-        return broken(
-            "range",
-            "some given labels are no classes",
-            got=f"labels from {new.min()} to {new.max()}",
-            expected=f"labels from 0 to {len(matrix) - 1}",
-        )
+        return new
     counts = (labels * len(matrix) + new).bincount(minlength=matrix.numel()).view_as(matrix)
     return _impossible(counts, matrix) or _shares(counts, matrix) or _all_over(labels, new, matrix)
 
@@ -420,24 +404,6 @@ def _all_over(labels: Tensor, new: Tensor, matrix: Tensor) -> Mismatch | None:
                 "the changed labels of a class stand together in one stretch",
                 expected="changed labels all over the data set",
             )
-    return None
-
-
-def _independent(got: list[Any], expected: Any, arguments: Arguments) -> Mismatch | None:
-    """Judge many draws: how many labels change has to vary, neither too little nor too much."""
-    draws = [as_whole_numbers(draw, tuple(arguments["labels"].shape)) for draw in got]
-    if any(isinstance(draw, Mismatch) for draw in draws):
-        return broken("type", "not all draws are labels")
-    counts = torch.tensor([int((draw != arguments["labels"]).sum()) for draw in draws])
-    said = f"{int(counts.min())} to {int(counts.max())} of 40 labels changed in 40 calls"
-    if counts.max() == 0:
-        return broken("nothing changed", "no label has changed", got=said)
-    if counts.min() == counts.max():
-        says = "in every call exactly the same number of labels changes"
-        return broken("fixed number", says, got=said, expected="each label is drawn by itself")
-    if (counts.remainder(40) == 0).all():
-        says = "in every call all labels of a class change or none"
-        return broken("all or none", says, got=said, expected="each label is drawn by itself")
     return None
 
 
@@ -552,18 +518,7 @@ CORRUPT = Exercise(
             "multinomial draws a table (n, 1). What shape do labels have?",
             lambda labels, matrix, generator=None: _draw(matrix[labels], generator)[:, None],
         ),
-        Misconception(
-            "does not use the generator",
-            "Every function that draws takes `generator=...`: does yours?",
-            lambda labels, matrix, generator=None: _draw(matrix[labels], None),
-        ),
-        Misconception(
-            "seeds its own generator",
-            "The caller decides on the seed. What happens to the second of two draws?",
-            lambda labels, matrix, generator=None: _draw(
-                matrix[labels], torch.Generator().manual_seed(0)
-            ),
-        ),
+        *generator_mistakes(corrupt),
         Misconception(
             "overwrites the labels it is given",
             "The true labels are needed again, for measuring. Where do you write to?",
@@ -583,8 +538,8 @@ def _estimate_cases() -> list[Case]:
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, dtype: torch.dtype = torch.float32) -> Case:
-        logits = 2 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
-        return case(f"{n} examples, {classes} classes", logits.softmax(dim=1).to(dtype))
+        rows = random_rows(n, classes, generator)
+        return case(f"{n} examples, {classes} classes", rows.to(dtype))
 
     return [
         case("two classes", [[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]]),

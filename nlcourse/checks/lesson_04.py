@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .. import linear
 from .engine import SEED
-from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor, number
+from .exercise import Case, Exercise, Misconception
+from .inputs import double
+from .judges import number, numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -48,8 +49,8 @@ def _gradient_cases() -> list[Case]:
         return Case(
             name,
             {
-                "theta": torch.as_tensor(theta, dtype=torch.float64),
-                "features": torch.as_tensor(features, dtype=torch.float64),
+                "theta": double(theta),
+                "features": double(features),
                 "given_labels": torch.as_tensor(labels),
             },
         )
@@ -76,21 +77,6 @@ def _gradient_cases() -> list[Case]:
     ]
 
 
-def _matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge a matrix of numbers."""
-    value = as_tensor(got)
-    if isinstance(value, Mismatch):
-        return value
-    if value.shape != expected.shape:
-        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if value.is_complex() or value.dtype == torch.bool:
-        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
-    if torch.allclose(value.double(), expected, rtol=TOLERANCE, atol=TOLERANCE):
-        return None
-    return Mismatch("value", "the gradient differs")
-
-
 def _weighted(coefficients: Tensor, features: Tensor) -> Tensor:
     return coefficients.T @ features / len(features)
 
@@ -112,7 +98,7 @@ GRADIENT = Exercise(
     reference=linear.gradient,
     solution=gradient,
     cases=_gradient_cases,
-    judge=_matrix,
+    judge=numbers,
     difficulty=3,
     importance=5,
     minutes=12,
@@ -202,8 +188,8 @@ GRADIENT = Exercise(
 def _alignment_cases() -> list[Case]:
     def case(name: str, downhill: Any, separator: Any) -> Case:
         # The rows of a softmax gradient are opposite; the first one pulls class 0 away from v.
-        first = -torch.as_tensor(downhill, dtype=torch.float64)
-        v = torch.as_tensor(separator, dtype=torch.float64)
+        first = -double(downhill)
+        v = double(separator)
         return Case(name, {"gradient": torch.stack((first, -first)), "separator": v})
 
     generator = torch.Generator().manual_seed(SEED)
@@ -305,8 +291,8 @@ def _accuracy_cases() -> list[Case]:
         return Case(
             name,
             {
-                "theta": torch.as_tensor(theta, dtype=torch.float64),
-                "features": torch.as_tensor(features, dtype=torch.float64),
+                "theta": double(theta),
+                "features": double(features),
                 "given_labels": torch.as_tensor(given),
                 "true_labels": torch.as_tensor(true),
             },

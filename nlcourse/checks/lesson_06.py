@@ -13,7 +13,8 @@ from .. import losses, noise
 from ..methods import mixup
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor
+from .gradients import NO_GRADIENT, no_gradient
+from .judges import all_close, as_tensor, numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -50,20 +51,10 @@ def mix_pairs(images, rows, partner, share):
 
 def _per_example(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge one loss an example."""
-    value = as_tensor(got)
-    if isinstance(value, Mismatch):
-        return value
-    if value.shape != expected.shape:
-        shape, wanted = tuple(value.shape), tuple(expected.shape)
-        return Mismatch("shape", f"it has shape {shape}, expected {wanted}: one loss an example")
-    if value.dtype == torch.bool or value.is_complex():
-        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
-    if torch.allclose(value.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
-        return None
-    return Mismatch("value", "the losses differ")
-
-
-NO_GRADIENT = "no gradient"
+    problem = numbers(got, expected, arguments, what="losses")
+    if problem is not None and problem.kind == "shape":
+        return Mismatch("shape", f"{problem.says}: one loss an example")
+    return problem
 
 
 def _gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
@@ -77,11 +68,10 @@ def _gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
 
 def _same_gradient(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     if isinstance(got, str):
-        says = "the result carries no gradient back to the logits, so nothing would be learned"
-        return Mismatch("no gradient", says, evidence="")
+        return no_gradient("the logits")
     if not got.isfinite().all():
         return Mismatch("no number", "the gradient with respect to the logits is not a number")
-    if torch.allclose(got.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
+    if all_close(got, expected):
         return None
     return Mismatch("gradient", "the gradient with respect to the logits differs")
 
@@ -522,7 +512,7 @@ def _mixed(got: Any, expected: tuple[Tensor, Tensor], arguments: Arguments) -> M
         if value.shape != other.shape:
             shape, wanted = tuple(value.shape), tuple(other.shape)
             return Mismatch("shape", f"the {name} have shape {shape}, expected {wanted}")
-        if not torch.allclose(value.double(), other.double(), rtol=TOLERANCE, atol=TOLERANCE):
+        if not all_close(value, other):
             return Mismatch(f"the {name}", f"the mixed {name} differ")
     return None
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..methods import co_teaching
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from .gradients import NO_GRADIENT, no_gradient
 from .judges import as_whole_numbers, close, number, pair_of_numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
@@ -326,9 +327,6 @@ def _crossing_cases() -> list[Case]:
     ]
 
 
-NO_GRADIENT = "no gradient"
-
-
 def _gradients(function: Callable[..., Any], arguments: Arguments) -> Any:
     """Return the gradients of both results with respect to both networks' losses."""
     sources = [arguments[name].requires_grad_() for name in ("losses_first", "losses_second")]
@@ -345,8 +343,7 @@ def _gradients(function: Callable[..., Any], arguments: Arguments) -> Any:
 
 def _same_gradients(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
     if isinstance(got, str):
-        says = "the results carry no gradient back to the losses, so nothing would be learned"
-        return Mismatch("no gradient", says, evidence="")
+        return no_gradient("the losses")
     pairs = [
         (one, other)
         for result, right in zip(got, expected, strict=True)

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from ..methods import aum, curriculum, self_learning
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor, as_whole_numbers
+from .inputs import double
+from .judges import as_tensor, as_whole_numbers, finite_numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -56,30 +57,9 @@ def prototype_labels(features, prototypes):
     return torch.stack(scores, dim=1).argmax(dim=1)
 
 
-def _double(values: Any) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float64)
-
-
-def _vector(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge one number an example."""
-    value = as_tensor(got)
-    if isinstance(value, Mismatch):
-        return value
-    if value.shape != expected.shape:
-        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if value.is_complex() or value.dtype == torch.bool:
-        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
-    if not bool(value.isfinite().all()):
-        return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
-    if torch.allclose(value.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
-        return None
-    return Mismatch("value", "the numbers differ")
-
-
 def _whole(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge one whole number an example."""
-    value = as_whole_numbers(got, tuple(expected.shape))
+    value = as_whole_numbers(got, expected.shape)
     if isinstance(value, Mismatch):
         return value
     off = int((value != expected).sum())
@@ -106,7 +86,7 @@ def _mask(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
 
 def _margin_cases() -> list[Case]:
     def case(name: str, logits: Any, labels: list[int]) -> Case:
-        return Case(name, {"logits": _double(logits), "labels": torch.tensor(labels)})
+        return Case(name, {"logits": double(logits), "labels": torch.tensor(labels)})
 
     generator = torch.Generator().manual_seed(SEED)
 
@@ -154,7 +134,7 @@ MARGIN = Exercise(
     reference=aum.margins,
     solution=margins,
     cases=_margin_cases,
-    judge=_vector,
+    judge=finite_numbers,
     difficulty=2,
     importance=5,
     minutes=8,
@@ -189,7 +169,7 @@ MARGIN = Exercise(
         Misconception(
             "measures the prediction and never looks at the label",
             "A sure network with a wrong label: should that be a large margin?",
-            lambda logits, labels: logits.topk(2, dim=1).values @ _double([1.0, -1.0]),
+            lambda logits, labels: logits.topk(2, dim=1).values @ double([1.0, -1.0]),
         ),
         Misconception(
             "compares with the mean of the others",
@@ -223,8 +203,8 @@ def _flag_cases() -> list[Case]:
         return Case(
             name,
             {
-                "scores": _double(scores),
-                "threshold_scores": _double(fake),
+                "scores": double(scores),
+                "threshold_scores": double(fake),
                 "percentile": percentile,
             },
         )
@@ -331,7 +311,7 @@ FLAG = Exercise(
 
 def _density_cases() -> list[Case]:
     def case(name: str, features: Any, share: float = 0.6) -> Case:
-        return Case(name, {"features": _double(features), "share": share})
+        return Case(name, {"features": double(features), "share": share})
 
     generator = torch.Generator().manual_seed(SEED)
 
@@ -468,8 +448,8 @@ class _Tensors(list):
 
 def _prototype_cases() -> list[Case]:
     def case(name: str, features: Any, prototypes: list[Any]) -> Case:
-        classes = _Tensors(_double(some) for some in prototypes)
-        return Case(name, {"features": _double(features), "prototypes": classes})
+        classes = _Tensors(double(some) for some in prototypes)
+        return Case(name, {"features": double(features), "prototypes": classes})
 
     generator = torch.Generator().manual_seed(SEED)
 

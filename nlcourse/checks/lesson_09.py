@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from ..methods import joint
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor, number
+from .gradients import NO_GRADIENT, no_gradient
+from .judges import as_tensor, number, numbers
 
-NO_GRADIENT = "no gradient"
 TINY = 1e-30
 
 # The solutions as a student would write them: the package's own also check their arguments.
@@ -53,25 +53,6 @@ def _draw(generator: torch.Generator, *shape: int) -> Tensor:
     return (2 * torch.randn(*shape, generator=generator)).softmax(dim=-1)
 
 
-def _as_rows(got: Any, expected: Tensor) -> Tensor | Mismatch:
-    rows = as_tensor(got)
-    if isinstance(rows, Mismatch):
-        return rows
-    if rows.shape != expected.shape:
-        says = f"it has shape {tuple(rows.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    return rows.double()
-
-
-def _same_rows(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    rows = _as_rows(got, expected)
-    if isinstance(rows, Mismatch):
-        return rows
-    if torch.allclose(rows, expected.double(), rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
-        return None
-    return Mismatch("value", "the numbers differ")
-
-
 def _gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
     """Return the gradient of a loss with respect to the scores behind the probabilities."""
     scores, *others = arguments.values()
@@ -84,8 +65,7 @@ def _gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
 
 def _same_gradient(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     if isinstance(got, str):
-        says = "the result carries no gradient back to the network, so nothing would be learned"
-        return Mismatch("no gradient", says, evidence="")
+        return no_gradient("the network")
     if not got.isfinite().all():
         says = "the gradient is no finite number: one step with it and the weights are lost"
         return Mismatch("gradient nan", says, evidence="")
@@ -124,9 +104,10 @@ def _label_cases() -> list[Case]:
 
 def _one_hot_at_the_top(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge one-hot rows; between equal probabilities the choice is free."""
-    rows = _as_rows(got, expected)
+    rows = as_tensor(got, expected.shape)
     if isinstance(rows, Mismatch):
         return rows
+    rows = rows.double()
     if not bool(((rows == 0) | (rows == 1)).all()):
         return Mismatch("values", "it holds other numbers than 0 and 1")
     if not bool((rows.sum(dim=1) == 1).all()):
@@ -504,7 +485,7 @@ NEXT_LABELS = Exercise(
     reference=joint.next_labels,
     solution=next_labels,
     cases=_average_cases,
-    judge=_same_rows,
+    judge=numbers,
     difficulty=2,
     importance=5,
     minutes=10,

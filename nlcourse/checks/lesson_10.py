@@ -12,15 +12,9 @@ from torch.nn import functional as F
 from ..methods import elr
 from .engine import SEED
 from .exercise import Case, Exercise, Misconception
-from .gradients import (
-    cut_off,
-    double,
-    loss_and_slope,
-    matrix,
-    random_rows,
-    value_and_slope,
-    with_gradient,
-)
+from .gradients import cut_off, loss_and_slope, value_and_slope, with_gradient
+from .inputs import double, random_rows
+from .judges import finite_numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -136,7 +130,7 @@ TARGETS = Exercise(
     reference=elr.update_targets,
     solution=update_targets,
     cases=_target_cases,
-    judge=matrix,
+    judge=finite_numbers,
     difficulty=2,
     importance=5,
     minutes=8,
@@ -409,7 +403,7 @@ GRADIENT = Exercise(
     reference=elr.regularizer_gradient,
     solution=regularizer_gradient,
     cases=_lemma_cases,
-    judge=matrix,
+    judge=finite_numbers,
     difficulty=3,
     importance=5,
     minutes=12,
@@ -531,7 +525,7 @@ AVERAGE = Exercise(
     reference=elr.average_weights,
     solution=average_weights,
     cases=_average_cases,
-    judge=matrix,
+    judge=finite_numbers,
     difficulty=2,
     importance=4,
     minutes=8,

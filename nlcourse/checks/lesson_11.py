@@ -12,16 +12,9 @@ from torch.nn import functional as F
 from ..methods import dividemix
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .gradients import (
-    cut_off,
-    double,
-    loss_and_slope,
-    matrix,
-    random_rows,
-    value_and_slope,
-    with_gradient,
-)
-from .judges import as_tensor
+from .gradients import cut_off, loss_and_slope, value_and_slope, with_gradient
+from .inputs import double, random_rows
+from .judges import as_tensor, finite_numbers
 
 NEAR = 0.1  # of a probability: two ways to fit the same two curves differ by less
 
@@ -77,12 +70,9 @@ def confidence_penalty(logits):
 
 def _near(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge probabilities up to what two fits of the same curves may differ by."""
-    value = as_tensor(got)
+    value = as_tensor(got, expected.shape)
     if isinstance(value, Mismatch):
         return value
-    if value.shape != expected.shape:
-        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
     if value.is_complex() or not bool(value.isfinite().all()):
         return Mismatch("infinite", "it has entries that are no finite numbers", evidence="")
     off = (value.double() - expected.double()).abs()
@@ -410,7 +400,7 @@ REFINE = Exercise(
     reference=dividemix.co_refine,
     solution=co_refine,
     cases=_refine_cases,
-    judge=matrix,
+    judge=finite_numbers,
     difficulty=3,
     importance=5,
     minutes=10,
@@ -515,7 +505,7 @@ GUESS = Exercise(
     reference=dividemix.co_guess,
     solution=co_guess,
     cases=_guess_cases,
-    judge=matrix,
+    judge=finite_numbers,
     difficulty=2,
     importance=5,
     minutes=6,

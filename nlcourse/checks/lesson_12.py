@@ -11,7 +11,8 @@ from torch import Tensor
 from ..methods import cdr
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from .judges import TOLERANCE, as_tensor
+from .inputs import double
+from .judges import as_tensor, numbers
 from .show import describe
 
 # The solutions as a student would write them: the package's own also check their arguments.
@@ -46,21 +47,6 @@ def code_direction(parameter, gradient, critical, noise_rate, decay):
 # Judges -----------------------------------------------------------------------------------------
 
 
-def _numbers(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge a tensor of numbers by its shape and values."""
-    value = as_tensor(got)
-    if isinstance(value, Mismatch):
-        return value
-    if value.shape != expected.shape:
-        says = f"it has shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-        return Mismatch("shape", says)
-    if value.is_complex() or value.dtype == torch.bool:
-        return Mismatch("dtype", f"it is {value.dtype} where numbers are expected")
-    if torch.allclose(value.double(), expected.double(), rtol=TOLERANCE, atol=TOLERANCE):
-        return None
-    return Mismatch("value", "the numbers differ")
-
-
 def _masks(got: Any, expected: Sequence[Tensor], arguments: Arguments) -> Mismatch | None:
     """Judge one mask a parameter; 0 and 1 in any dtype count as False and True."""
     if not isinstance(got, list | tuple):
@@ -91,16 +77,12 @@ def _mask(mask: Tensor, right: Tensor) -> Mismatch | None:
     return Mismatch("value", f"{int(mask.sum())} entries are marked, but not these")
 
 
-def _double(values: Any) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float64)
-
-
 # 12.1 importance --------------------------------------------------------------------------------
 
 
 def _importance_cases() -> list[Case]:
     def case(name: str, parameter: Any, gradient: Any) -> Case:
-        return Case(name, {"parameter": _double(parameter), "gradient": _double(gradient)})
+        return Case(name, {"parameter": double(parameter), "gradient": double(gradient)})
 
     generator = torch.Generator().manual_seed(SEED)
 
@@ -127,7 +109,7 @@ IMPORTANCE = Exercise(
     reference=cdr.importance,
     solution=importance,
     cases=_importance_cases,
-    judge=_numbers,
+    judge=numbers,
     difficulty=1,
     importance=4,
     minutes=5,
@@ -183,7 +165,7 @@ IMPORTANCE = Exercise(
 
 def _mask_cases() -> list[Case]:
     def case(name: str, importances: Sequence[Any], share: float) -> Case:
-        tensors = [_double(values) for values in importances]
+        tensors = [double(values) for values in importances]
         return Case(name, {"importances": tensors, "share": share})
 
     generator = torch.Generator().manual_seed(SEED)
@@ -314,8 +296,8 @@ def _step_case(name: str, w: Any, g: Any, critical: Any, tau: float, decay: floa
     return Case(
         name,
         {
-            "parameter": _double(w),
-            "gradient": _double(g),
+            "parameter": double(w),
+            "gradient": double(g),
             "critical": torch.as_tensor(critical, dtype=torch.bool),
             "noise_rate": tau,
             "decay": decay,
@@ -363,7 +345,7 @@ PAPER = Exercise(
     reference=cdr.paper_direction,
     solution=paper_direction,
     cases=_rule_cases,
-    judge=_numbers,
+    judge=numbers,
     difficulty=2,
     importance=5,
     minutes=8,
@@ -481,7 +463,7 @@ CODE = Exercise(
     reference=cdr.code_direction,
     solution=code_direction,
     cases=_code_cases,
-    judge=_numbers,
+    judge=numbers,
     difficulty=2,
     importance=4,
     minutes=8,

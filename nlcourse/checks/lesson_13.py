@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .engine import SEED
-from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from .exercise import NOTHING, Arguments, Case, Exercise, Misconception, Mismatch
+from .gradients import value_and_slope
 from .judges import as_tensor, named_numbers, number
 
 # 13.1 best_and_last -----------------------------------------------------------------------------
@@ -281,21 +282,11 @@ def _to_beat() -> float:
     return _catalogued(_cross_entropy) + MARGIN
 
 
-def _value_and_slope(function: Callable[..., Any], arguments: Arguments) -> Any:
-    """Return the loss of a batch and its gradient in the logits; None where it has none."""
-    logits = arguments["logits"].requires_grad_()
-    loss = function(*(arguments | {"logits": logits}).values())
-    if not isinstance(loss, Tensor) or loss.dim() or not loss.requires_grad:
-        return loss, None
-    (slope,) = torch.autograd.grad(loss, logits, allow_unused=True)
-    return loss.detach(), slope
-
-
 def _is_a_loss(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
     """A finite scalar with a finite gradient."""
     loss, slope = got
     if loss is None:
-        return Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
+        return NOTHING
     value = as_tensor(loss)
     if isinstance(value, Mismatch):
         return value
@@ -345,18 +336,18 @@ def _does_not_grow(got: Any, expected: Any, arguments: Arguments) -> Mismatch | 
 
 
 def _twice(function: Callable[..., Any], arguments: Arguments) -> Any:
-    once = _value_and_slope(function, dict(arguments))
+    once = value_and_slope(function, dict(arguments))
     doubled = {
         "logits": torch.cat((arguments["logits"].detach(),) * 2),
         "labels": torch.cat((arguments["labels"],) * 2),
         "epoch": arguments["epoch"],
     }
-    return once, _value_and_slope(function, doubled)
+    return once, value_and_slope(function, doubled)
 
 
 def _trained(function: Callable[..., Any], arguments: Arguments) -> Any:
     """Return the mean last accuracy of the small trainings; first that it is a loss at all."""
-    first = _value_and_slope(function, dict(arguments))
+    first = value_and_slope(function, dict(arguments))
     if first[1] is None or not bool(first[1].isfinite().all()):
         return first
     return _catalogued(function) if function.__module__ == __name__ else _mean_last(function)
@@ -394,7 +385,7 @@ def _loss_cases() -> list[Case]:
     sure = torch.full((3, CLASSES), -60.0)
     sure[torch.arange(3), torch.tensor([1, 2, 3])] = 60.0
     against = {"logits": sure, "labels": torch.tensor([0, 0, 3]), "epoch": 5}
-    ask = {"ask": _value_and_slope}
+    ask = {"ask": value_and_slope}
     return [
         Case("one example", batch(1, 0), judge=_is_a_loss, **ask),
         Case("50 examples, first epoch", batch(50, 0), judge=_learns_labels, **ask),
