@@ -13,7 +13,7 @@ import functools
 import math
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -24,11 +24,12 @@ from . import losses, noise
 from .batches import Augment
 from .history import History
 from .methods import METHODS, Method
+from .models import NETWORKS
 
 FILE = Path(__file__).with_name("recipes.toml")
 MEASURED = "measured"  # a noise rate that is read off the data
 NESTED = ("arguments", "optimizer")  # what a narrower line changes entry by entry
-OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Recipe:
         data: name of the data set.
         subset: training images, or None for all.
         network: a name of ``NETWORKS``.
+        network_arguments: of that network, beside the shape of the images and the classes.
         epochs: passes through the training set.
         batch_size: examples in a batch.
         optimizer: ``kind`` and its numbers.
@@ -63,6 +65,7 @@ class Recipe:
     arguments: Mapping[str, object] = field(default_factory=dict)
     schedule: Mapping[str, object] = field(default_factory=dict)
     augment: Mapping[str, object] = field(default_factory=dict)
+    network_arguments: Mapping[str, object] = field(default_factory=dict)
     subset: int | None = None
     compiled: bool = False
     source: str = ""
@@ -86,6 +89,9 @@ class Recipe:
             ValueError: the method wants the true matrix, and this noise has none.
         """
         arguments = dict(self.arguments)
+        for name, value in arguments.items():
+            if isinstance(value, str) and value.endswith(" %"):
+                arguments[name] = round(float(value[:-2]) / 100 * self.epochs)
         if arguments.get("noise_rate") == MEASURED:
             arguments["noise_rate"] = known_rate(data)
         if "loss" in arguments:
@@ -99,8 +105,11 @@ class Recipe:
         """Return the arguments of ``training.fit`` for this recipe."""
         numbers = dict(self.optimizer)
         make = OPTIMIZERS[numbers.pop("kind")]
+        network = self.network
+        if self.network_arguments:
+            network = functools.partial(NETWORKS[network], **self.network_arguments)
         return {
-            "network": self.network,
+            "network": network,
             "epochs": self.epochs,
             "batch_size": self.batch_size,
             "optimizer": functools.partial(make, **numbers),
@@ -123,7 +132,11 @@ class Recipe:
         """
         from .training import fit
 
-        return fit(self.make_method(data, kind, rate), data, seed=seed, **self.options() | options)
+        # What is told in shares of the run are shares of the run that is made.
+        method = replace(self, epochs=options.get("epochs", self.epochs)).make_method(
+            data, kind, rate
+        )
+        return fit(method, data, seed=seed, **self.options() | options)
 
 
 def settings() -> tuple[str, ...]:
@@ -251,9 +264,14 @@ def _one_cycle(optimizer, epochs: int, what: Mapping):
     )
 
 
+def _exponential(optimizer, epochs: int, what: Mapping):
+    return lr_scheduler.ExponentialLR(optimizer, what["factor"])
+
+
 _SCHEDULES = {
     "milestones": _milestones,
     "linear": _linear,
     "restarts": _restarts,
     "one-cycle": _one_cycle,
+    "exponential": _exponential,
 }

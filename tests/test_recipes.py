@@ -2,22 +2,62 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 
-from nlcourse import datasets, noise, recipes
+from nlcourse import datasets, files, noise, recipes, resnet
 from nlcourse.methods import METHODS
 from nlcourse.models import NETWORKS
+from nlcourse.training import network_maker
 
 ALL = [(setting, name) for setting in recipes.settings() for name in recipes.names(setting)]
 INCLUDING = "symmetric-including-true"
 CLASSROOM = recipes.names("classroom")
+# What takes a GPU in earnest: the papers' settings and those that shall be as good in less time.
+LARGE = [(setting, name) for setting, name in ALL if recipes.names(setting) != CLASSROOM]
+# So short that three epochs see all parts of a method.
+SHORT = {
+    "warm_up": 1, "estimate_epochs": 1, "revise_epoch": 2, "start": 1, "begin": 1, "average": 1,
+    "find_epochs": 2, "steps": 2,
+}  # fmt: skip
+SHAPES = {
+    "mnist": ((1, 28, 28), 10),
+    "fashion-mnist": ((1, 28, 28), 10),
+    "cifar10": ((3, 32, 32), 10),
+    "cifar100": ((3, 32, 32), 100),
+    "clothing1m": ((3, 224, 224), 14),
+    "mini-webvision": ((3, 224, 224), 50),
+    "food101": ((3, 224, 224), 101),
+}
 
 
 @pytest.fixture(scope="module")
 def tiny():
     """A part of digits small enough for a step of any method."""
     return noise.inject(datasets.load("digits").subset(260), "symmetric", 0.4, seed=0)
+
+
+def random_images(name, size, side=None):
+    """A data set of that name and its classes, whose images are noise."""
+    (channels, height, _), classes = SHAPES[name]
+    side = side or height
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (size + 8, channels, side, side), dtype=torch.uint8, generator=draw)
+    labels = torch.arange(size + 8) % classes
+    data = datasets.Dataset(
+        name=name,
+        images=images[:size],
+        labels=labels[:size],
+        true_labels=labels[:size],
+        test_images=images[size:],
+        test_labels=labels[size:],
+        class_names=tuple(map(str, range(classes))),
+        mean=(0.5,) * channels,
+        std=(0.3,) * channels,
+    )
+    return noise.inject(data, "symmetric", 0.4, seed=0)
 
 
 @pytest.mark.parametrize(("setting", "name"), ALL)
@@ -27,6 +67,17 @@ def test_every_recipe_names_a_method_a_network_and_a_data_set(setting, name):
     assert recipe.network in NETWORKS
     assert recipe.data in datasets.NAMES
     assert recipe.source
+
+
+def test_a_share_of_the_run_follows_its_length(tiny):
+    made = {}
+    for epochs in (60, 40):
+        recipe = dataclasses.replace(recipes.find("classroom", "mentornet"), epochs=epochs)
+        method = recipe.make_method(tiny)
+        made[epochs] = method.burn_in, method.soft_from
+    assert made == {60: (11, 54), 40: (7, 36)}  # 18 and 90 %
+    history = recipes.find("classroom", "d2l").train(tiny, epochs=2, progress=False, device="cpu")
+    assert "epochs=2" in history.settings["method"]
 
 
 @pytest.mark.parametrize(("setting", "name"), ALL)
@@ -55,6 +106,50 @@ def test_every_classroom_recipe_trains(name, tiny):
     assert 0 <= history.last["test_accuracy"] <= 1
 
 
+@pytest.mark.parametrize(("setting", "name"), LARGE)
+def test_every_large_recipe_trains_with_a_small_network(setting, name):
+    recipe = recipes.find(setting, name, noise=INCLUDING, rate=0.4)
+    given = dict(recipe.arguments)
+    short = {key: min(given[key], SHORT[key]) for key in given.keys() & SHORT.keys()}
+    recipe = dataclasses.replace(recipe, arguments=given | short)
+    data = random_images(recipe.data, max(64, 2 * SHAPES[recipe.data][1]), side=12)
+    history = recipe.train(
+        data, kind="symmetric", rate=0.4, network="small-cnn", epochs=3, device="cpu",
+        progress=False,
+    )  # fmt: skip
+    assert len(history) == 3
+    assert 0 <= history.last["test_accuracy"] <= 1
+
+
+def one_for_each(*attributes):
+    """The last large recipe of each combination of these attributes."""
+    found = [recipes.find(*one) for one in LARGE]
+    kinds = {str([getattr(one, name) for name in attributes]): one for one in found}
+    return [(one.setting, one.name) for one in kinds.values()]
+
+
+@pytest.mark.parametrize(("setting", "name"), one_for_each("network", "network_arguments", "data"))
+def test_every_large_network_takes_the_images_of_its_recipe(setting, name, monkeypatch):
+    monkeypatch.setattr(resnet, "_load_imagenet_weights", lambda network: None)
+    recipe = recipes.find(setting, name)
+    shape, classes = SHAPES[recipe.data]
+    data = random_images(recipe.data, 8, side=8)
+    monkeypatch.setattr(type(data), "image_shape", shape)
+    with torch.device("meta"):  # shapes alone: no numbers, no time
+        network = network_maker(recipe.options()["network"], data)()
+        assert network(torch.zeros(2, *shape)).shape == (2, classes)
+
+
+@pytest.mark.parametrize(("setting", "name"), one_for_each("network"))
+def test_every_large_network_trains(setting, name, monkeypatch):
+    monkeypatch.setattr(resnet, "_load_imagenet_weights", lambda network: None)
+    recipe = recipes.find(setting, name)
+    side = 28 if recipe.network in ("lenet", "nine-layer-cnn", "mlp") else 12
+    data = random_images(recipe.data, 22, side)
+    history = recipe.train(data, kind="symmetric", rate=0.4, epochs=1, device="cpu", progress=False)
+    assert len(history) == 1
+
+
 def test_every_method_of_the_course_has_a_classroom_recipe():
     covered = {recipes.find("classroom", name).method for name in CLASSROOM}
     assert set(METHODS) - covered <= {"fixmatch"}  # learns from a few labels, all of them right
@@ -77,6 +172,9 @@ def test_what_holds_for_one_noise_overrules_what_holds_for_all():
         ("cifar10", "asymmetric", 0.4, 0),
         ("cifar100", INCLUDING, 0.2, 25),
         ("cifar100", INCLUDING, 0.5, 150),
+        ("cifar100", INCLUDING, 0.9, 150),
+        ("clothing1m", None, None, 0),
+        ("mini-webvision", None, None, 0),
     ],
 )
 def test_dividemix_has_its_authors_lambda_u(data, kind, rate, lambda_u):
@@ -87,6 +185,29 @@ def test_a_methods_line_changes_one_number_and_keeps_the_others():
     recipe = recipes.find("classroom", "weight-decay")
     assert recipe.optimizer == {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 5e-3}
     assert recipe.method == "cross-entropy"
+
+
+def test_a_network_has_the_arguments_of_its_recipe():
+    data = random_images("mnist", 8)
+    network = network_maker(
+        recipes.find("mnist-papers", "co-teaching-plus").options()["network"], data
+    )()
+    assert sum(weights.numel() for weights in network.parameters()) == 203_530  # 784-256-10
+    assert recipes.find("mnist-papers", "cdr").options()["network"] == "lenet"
+
+
+@pytest.mark.parametrize("setting", ["clothing1m", "mini-webvision"])
+def test_photographs_that_are_not_there_are_asked_for_kindly(setting, tmp_path, monkeypatch):
+    monkeypatch.setenv("NLCOURSE_DATA", str(tmp_path))
+    with pytest.raises(files.DataError, match="cannot be used"):
+        recipes.find(setting, "elr-plus").load()
+
+
+def test_a_noise_rate_that_nobody_knows_is_asked_for():
+    data = random_images("clothing1m", 28, side=12)
+    data = type(data)(**vars(data) | {"true_labels": torch.full((28,), datasets.UNKNOWN)})
+    with pytest.raises(ValueError, match="true labels are unknown"):
+        recipes.find("cifar100", "co-teaching").make_method(data)
 
 
 def test_another_optimizer_takes_nothing_from_the_old_one():
@@ -154,3 +275,5 @@ def test_the_schedules_are_those_of_the_papers():
     assert max(cycle) == pytest.approx(1.0, abs=0.01)
     assert cycle.index(max(cycle)) in (9, 10)
     assert cycle[-1] < 0.02
+    fall = rates({"kind": "exponential", "factor": 0.5}, 4)
+    assert fall == pytest.approx([1, 0.5, 0.25, 0.125])

@@ -58,8 +58,24 @@ def test_the_queue_holds_every_method_before_the_next_noise():
     assert len({str(job) for job in jobs}) == len(jobs) == len(methods) * len(reproduce.NOISES)
 
 
-def test_the_papers_methods_all_have_a_recipe():
-    assert set(reproduce.METHODS) <= set(recipes.names("cifar10"))
+def test_the_papers_methods_all_have_a_recipe_and_a_fast_one_beside_it():
+    for setting in ("cifar10", "cifar10-fast"):
+        assert set(reproduce.METHODS) <= set(recipes.names(setting))
+    for name in reproduce.METHODS:
+        full, fast = (recipes.find(setting, name) for setting in ("cifar10", "cifar10-fast"))
+        assert fast.epochs <= full.epochs / 3
+        assert (fast.method, fast.network) == (full.method, full.network)
+
+
+def test_photographs_keep_the_wrong_labels_that_they_have(table, tmp_path, tiny):
+    jobs = list(reproduce.queue(["clothing1m"], ["elr", "cross-entropy"]))
+    assert [(job.noise, job.rate) for job in jobs] == [("none", 0.0)] * 2
+    job = reproduce.Job(recipes.find("classroom", "cross-entropy"), "none", 0.0)
+    left, _ = work([job], table, tmp_path, tiny)
+    (row,) = results.load(table.path.stem, table.path.parent)
+    assert left == 0
+    assert row["noise"] == "none"
+    assert row["memorized"] == "nan"  # no label of this set is wrong
 
 
 def test_settings_for_one_noise_arrive_in_the_job():
