@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-import re
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lesson_cells import LESSONS, code_cells, run_cells
 from torch.nn import functional as F
 
-from nlcourse import datasets, memorization, plots
+from nlcourse import datasets, memorization
 from nlcourse.batches import Batch, Images
 from nlcourse.memorization import (
     Watch,
@@ -516,54 +515,26 @@ def test_adversarial_training_refuses_bad_settings(radius, weight, said):
 
 # Lesson 02 ---------------------------------------------------------------------------------------
 
-LESSON = Path(__file__).parents[1] / "notebooks" / "lessons" / "02_closer_look.py"
-
-
-def lesson_cells():
-    """The code cells of the lesson, solved."""
-    source = LESSON.read_text(encoding="utf-8")
-    cells = re.split(r"(?m)^# %%", source)[1:]
-    return ["#" + cell for cell in cells if not cell.startswith(" [markdown]")]
-
-
-@pytest.fixture
-def lesson(monkeypatch):
-    """Run some of the lesson's cells with another seed; returns their names."""
-    figures = []
-
-    def keep(figure, alt=None):
-        figures.append(alt or figure.alt_text)
-
-    monkeypatch.setattr(plots, "show", keep)
-    threads = torch.get_num_threads()
-
-    def run(seed, cells):
-        names = {"figures": figures}
-        for cell in cells:
-            exec(compile(cell.replace("SEED = 0\n", f"SEED = {seed}\n"), "lesson", "exec"), names)
-        return names
-
-    yield run
-    torch.set_num_threads(threads)
+LESSON = LESSONS / "02_closer_look.py"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(5))
-def test_every_claim_of_the_lesson_holds_for_five_seeds(lesson, seed):
-    names = lesson(seed, lesson_cells())  # its own asserts are the claims
-    assert names["SEED"] == seed
-    assert len(names["figures"]) >= 9
-    assert all(len(words) > 60 for words in names["figures"])
+def test_every_claim_of_the_lesson_holds_for_five_seeds(seed):
+    names = run_cells(LESSON, seed=seed)  # its own asserts are the claims
+    assert len(names["alt_texts"]) >= 9
+    assert all(len(words) > 60 for words in names["alt_texts"])
     assert set(names["points"]) == set(names["half"])
 
 
-def test_explorer_of_the_lesson_judges_width_and_examples(lesson):
-    cells = lesson_cells()
+def test_explorer_of_the_lesson_judges_width_and_examples():
+    cells = code_cells(LESSON)
     place = next(i for i, cell in enumerate(cells) if "explorer = Explorer(" in cell)
     first = next(i for i, cell in enumerate(cells) if "train = partial(" in cell)
-    needed = [cells[0], cells[1], cells[first], *cells[place - 2 : place + 1]]
-    explorer = lesson(0, needed)["explorer"]
+    needed = {0, 1, first, *range(place - 2, place + 1)}
+    wanted = {cells[number] for number in needed}
+    explorer = run_cells(LESSON, edit=lambda cell: cell if cell in wanted else "")["explorer"]
     wide = explorer.try_out(noise_rate=0.4, width=128, examples=200, epochs=40)
     narrow = explorer.try_out(noise_rate=0.4, width=4, examples=200, epochs=40)
     assert (wide.reached, narrow.reached) == (False, False)  # one memorizes, one learns nothing
