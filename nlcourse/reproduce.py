@@ -185,7 +185,9 @@ def _train(job, clean, epochs, end, checkpoint, device, progress, say) -> dict |
     measured = results.summary(history) if len(history) else dict.fromkeys(MEASURED, math.nan)
     measured.pop("epochs", None)  # the key says how many were wanted
     say(f"  best {float(measured['best']):.2%}, last {float(measured['last']):.2%} {ended}")
-    return {"data": clean.name, "network": job.recipe.network} | measured | {"ended": ended}
+    row = {"data": clean.name, "network": job.recipe.network}
+    row["precision"] = history.settings["precision"]
+    return row | measured | {"ended": ended}
 
 
 @contextlib.contextmanager
