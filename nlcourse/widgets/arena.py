@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -22,10 +21,19 @@ from .. import plots, recipes
 from ..history import History
 from ..methods import Method
 from . import render
-from .compute import Corruption, OnEpoch, Parameter, Trainer, noise_choices, warm_up
-from .runner import Runner
+from .compute import (
+    Corruption,
+    OnEpoch,
+    Parameter,
+    Trainer,
+    check_choice,
+    noise_choices,
+    settled,
+    warm_up,
+)
+from .panel import RunPanel
 from .state import Goal, Run, State
-from .view import button, control, html, menu
+from .view import View, control, menu
 
 SETTING = "classroom"  # of recipes.toml
 MOST = len(plots.COLOURS)  # methods in a match: more could not be told apart
@@ -147,12 +155,12 @@ class Match(Run):
 class ArenaState(State):
     """The matches of a panel."""
 
-    def begin(self, settings: MatchSettings) -> Match:
-        """Make the next match the current one."""
-        self._count += 1
-        self.current = Match(settings, number=self._count, running=True)
-        self.tries.append(self.current)
-        return self.current
+    run_type = Match
+
+    @property
+    def ghosts(self) -> list[Match]:
+        """The match before: the curves of more could not be told apart."""
+        return super().ghosts[-1:]
 
     def end(self, run: Match) -> None:
         """Judge a match that has ended and store it when it is whole."""
@@ -263,7 +271,7 @@ class Umpire:
 # ---- the panel -----------------------------------------------------------------------------------
 
 
-class Arena:
+class Arena(RunPanel):
     """A panel with a box to tick for each method, live curves, and a board that grows.
 
     Show it as the last line of a cell. Start trains the chosen methods one after the other in the
@@ -284,6 +292,8 @@ class Arena:
     Raises:
         ValueError: an unknown method or kind of noise, a name that is taken, or too many chosen.
     """
+
+    RECALLED = "This match was played before:"
 
     def __init__(
         self,
@@ -314,63 +324,22 @@ class Arena:
         kinds = noise_choices(noise_kinds)
         self.seed = seed
         (self.dataset,) = data
-        self.state = ArenaState(goal)
         self.umpire = Umpire(entries, data, kinds)
         self.controls = _controls(list(kinds), noise_rate, epochs)
         ticked = chosen if chosen is not None else [*(own or {}), *STARTERS]
         self.boxes = _boxes(entries, ticked)
         self._check(tuple(ticked))
-        self.goal, self.status, self.picture, self.table = (
-            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
-        )
-        self.box = self._lay_out()
-        self.runner = Runner(self.umpire, self._show_match, self.state.end)
-        self._drawing = threading.RLock()
+        view = View(self.controls.values(), self.boxes.values(), buttons=self._buttons())
+        super().__init__(ArenaState(goal), view, self.umpire)
         self._show()
         threading.Thread(target=warm_up, name="nlcourse-ready", daemon=True).start()
-
-    @property
-    def settings(self) -> MatchSettings:
-        """What the controls say now."""
-        return self._changed({})
-
-    @property
-    def run(self) -> Match | None:
-        """The match on the figure."""
-        return self.state.current
-
-    @property
-    def tries(self) -> list[Match]:
-        """The latest matches, oldest first."""
-        return list(self.state.tries)
 
     def start(self) -> None:
         """Train what is ticked in the background; a match that is on is stopped."""
         try:
-            settings = self.settings
-        except ValueError as error:
+            super().start()
+        except ValueError as error:  # too many are ticked, or none
             self._say(str(error))
-            return
-        if not self._recall(settings):
-            match = self.state.begin(settings)
-            self._show()
-            self.runner.start(match)
-
-    def stop(self) -> None:
-        """End the match at its next step and keep its curves."""
-        self.runner.stop()
-        if self.runner.running:
-            self._say("Stopping …")
-
-    def clear(self) -> None:
-        """Stop, and forget the matches."""
-        self.runner.stop()
-        self.state.clear()
-        self._show()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the match, at most `timeout` seconds; return whether it has ended."""
-        return self.runner.wait(timeout)
 
     def try_out(self, *methods: str, **changes) -> Match:
         """Train and wait, with the controls' values but for some changes.
@@ -386,70 +355,22 @@ class Arena:
             ValueError: a setting or a method that the panel does not have.
             Exception: whatever ended the match.
         """
-        settings = self._changed(changes, methods)
-        if not self._recall(settings):
-            match = self.state.begin(settings)
-            self._show()
-            self.runner.blocking(match)
-            if match.error is not None:
-                raise match.error
-        return self.state.current
-
-    def figure(self) -> Figure:
-        """Return the panel's figure as a static one, with the match before it in grey.
-
-        Raises:
-            ValueError: nothing was tried yet.
-        """
-        if self.run is None:
-            raise ValueError("Nothing was tried yet: press Start or call `try_out()` first")
-        return draw(self.run, self.state.ghosts[-1:])
+        return self._try(self._changed(changes, methods))
 
     def rows(self) -> list[dict[str, object]]:
         """Return the board: one row for each method and noise of the matches, best first."""
         return board_rows(self.tries)
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        # What a reader sees where no kernel runs (GitHub, nbviewer).
-        data["text/plain"] = "A live panel: run the notebook in JupyterLab to use it."
-        return data
-
-    def _lay_out(self) -> W.VBox:
-        wrap = W.Layout(display="flex", flex_flow="row wrap")
-        buttons = [
-            button("Start", "play", "nlcourse-start", self.start, "success"),
-            button("Stop", "stop", "nlcourse-stop", self.stop),
-            button("Clear tries", "eraser", "nlcourse-clear", self.clear),
-        ]
-        parts = [self.goal, W.Box(list(self.controls.values()), layout=wrap)]
-        parts += [W.Box(list(self.boxes.values()), layout=wrap), W.HBox(buttons)]
-        box = W.VBox([*parts, self.status, self.picture, self.table])
-        box.add_class("nlcourse-explorer")
-        return box
-
     def _changed(self, changes: Mapping[str, object], methods: Sequence[str] = ()) -> MatchSettings:
-        values = {name: widget.value for name, widget in self.controls.items()}
-        values |= {"seed": self.seed}
-        unknown = set(changes) - set(values)
-        if unknown:
-            raise ValueError(
-                f"Expected settings out of {', '.join(values)}, got {sorted(unknown)[0]!r}"
-            )
-        values |= changes
-        kinds = self.controls["noise_kind"].options
-        if values["noise_kind"] not in kinds:
-            raise ValueError(
-                f"Expected `noise_kind` out of {', '.join(kinds)}, got {values['noise_kind']!r}"
-            )
+        values = self._values(changes, seed=self.seed)
+        check_choice("`noise_kind`", values["noise_kind"], self.controls["noise_kind"].options)
         ticked = tuple(name for name, box in self.boxes.items() if box.value)
         methods = tuple(methods) or ticked
         self._check(methods)
         return MatchSettings(
             self.dataset,
             values["noise_kind"],
-            float(f"{values['noise_rate']:.6g}"),  # sliders step in floats
+            settled(values["noise_rate"]),
             methods,
             values["epochs"],
             values["seed"],
@@ -457,36 +378,28 @@ class Arena:
 
     def _check(self, methods: tuple[str, ...]) -> None:
         for name in methods:
-            if name not in self.umpire.entries:
-                known = ", ".join(self.umpire.entries)
-                raise ValueError(f"Expected methods out of {known}, got {name!r}")
+            check_choice("methods", name, self.umpire.entries)
         if not 1 <= len(set(methods)) == len(methods) <= MOST:
             raise ValueError(
                 f"Expected 1 to {MOST} different methods, got {len(methods)}: more curves cannot "
                 "be told apart"
             )
 
-    def _recall(self, settings: MatchSettings) -> bool:
-        known = self.state.recall(settings) is not None
-        if known:
-            self.runner.stop()
-            self._show("This match was played before:")
-        return known
+    def _begin(self, settings: MatchSettings) -> Match:
+        match = super()._begin(settings)
+        self._show()  # the board has a row for each method from the start
+        return match
 
-    def _show_match(self, match: Match) -> None:
-        if match is self.state.current:
-            self._show()
+    def _draw(self, run: Match | None, ghosts: Sequence[Match]) -> Figure:
+        return draw(run, ghosts)
 
-    def _show(self, note: str = "") -> None:
-        with self._drawing:
-            match, before = self.run, self.state.ghosts[-1:]
-            self.picture.value = figure_html(draw(match, before), match)
-        self.table.value = board_html(self.tries)
-        self._say(note)
+    def _caption(self, run: Match | None, ghosts: int) -> str:
+        if run is None:
+            return "Tick some methods, choose a noise, then press Start."
+        return f"Match {run.number}: {run.summary()}."
 
-    def _say(self, note: str = "") -> None:
-        self.goal.value = render.goal_html(self.state.goal)
-        self.status.value = render.status_html(self.run, note)
+    def _table(self) -> str:
+        return board_html(self.tries)
 
 
 def _controls(kinds: list[str], noise_rate: float, epochs: int) -> dict[str, W.Widget]:
@@ -592,20 +505,6 @@ def alt_text(match: Match | None, before: Sequence[Match] = ()) -> str:
     return f"Curves in percent against epoch, {match.settings.in_words()}. {' '.join(told)}"
 
 
-def figure_html(figure: Figure, match: Match | None) -> str:
-    """Return picture, alternative text and live caption as one piece of HTML."""
-    busy = "true" if match is not None and match.running else "false"
-    words = "Tick some methods, choose a noise, then press Start."
-    if match is not None:
-        words = f"Match {match.number}: {match.summary()}."
-    source = b64encode(plots.png(figure)).decode()
-    return (
-        f'<figure style="margin:0" aria-busy="{busy}"><img alt="{escape(figure.alt_text)}" '
-        f'style="max-width:100%" src="data:image/png;base64,{source}">'
-        f'<figcaption aria-live="polite">{escape(words)}</figcaption></figure>'
-    )
-
-
 def board_rows(matches: Iterable[Match]) -> list[dict[str, object]]:
     """Return a row for each method and noise, grouped by noise, the best mean first."""
     rows: dict[tuple, dict[str, object]] = {}
@@ -638,36 +537,27 @@ def board_html(matches: Sequence[Match]) -> str:
     rows = board_rows(matches)
     if not rows:
         return ""
-    heads = "".join(f'<th scope="col" style="{_CELL}">{head}</th>' for head in BOARD)
-    body = "".join(_row_html(row) for row in rows)
+    caption = (
+        "The board of this panel: test accuracy in percent, the mean of the last ten epochs decides"
+    )
     told = [f"Match {match.number}, {match.settings.noise}: {_verdict(match)}" for match in matches]
     told += [f"{row['method']} on {row['noise']}: {row['note']}" for row in rows if row["note"]]
     items = "".join(f"<li>{escape(words)}</li>" for words in told)
-    return (
-        '<table style="border-collapse:collapse"><caption style="text-align:left">The board of '
-        "this panel: test accuracy in percent, the mean of the last ten epochs decides</caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-        f"<ul>{items}</ul>"
-    )
+    return render.table_html(caption, BOARD, map(_row_html, rows)) + f"<ul>{items}</ul>"
 
 
 def _verdict(match: Match) -> str:
-    mark = {True: "✓ ", False: "✗ ", None: ""}[match.reached]
-    return mark + (match.verdict or ("training …" if match.running else match.summary()))
-
-
-_CELL = "padding:1px 8px;text-align:left;border-bottom:1px solid #8a8a8a"
+    words = match.verdict or ("training …" if match.running else match.summary())
+    return render.marked(match, words)
 
 
 def _row_html(row: Mapping[str, object]) -> str:
     shares = ("last ten", "last", "best", "memorized", "label precision")
     cells = [_percent(row[name]) for name in shares]
     cells.append("–" if isnan(row["seconds"]) else f"{row['seconds']:.1f}")
-    filled = "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells)
-    return (
-        f'<tr><td style="{_CELL}">{escape(row["noise"])}</td>'
-        f'<th scope="row" style="{_CELL}">{escape(row["method"])}</th>{filled}</tr>'
-    )
+    noise, method = escape(row["noise"]), escape(row["method"])
+    filled = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr><td>{noise}</td><th scope="row">{method}</th>{filled}</tr>'
 
 
 def _percent(value: float) -> str:

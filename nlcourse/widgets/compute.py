@@ -127,8 +127,7 @@ def method_choice(name: str, **pieces) -> MethodChoice:
     Raises:
         ValueError: no method has that name.
     """
-    if name not in METHODS:
-        raise ValueError(f"Expected a method out of {', '.join(METHODS)}, got {name!r}")
+    check_choice("a method", name, METHODS)
     return MethodChoice(name, functools.partial(METHODS[name], **pieces), PARAMETERS.get(name, ()))
 
 
@@ -152,12 +151,37 @@ def noise_choices(
             choices |= kind
         elif kind == AS_IT_IS:
             choices[kind] = lambda dataset, rate, seed: dataset
-        elif kind in noise.KINDS:
-            choices[kind] = functools.partial(_inject, kind)
         else:
-            known = ", ".join((*noise.KINDS, AS_IT_IS))
-            raise ValueError(f"Expected noise kinds out of {known}, got {kind!r}")
+            check_choice("noise kinds", kind, (*noise.KINDS, AS_IT_IS))
+            choices[kind] = functools.partial(_inject, kind)
     return choices
+
+
+def check_choice(what: str, name: object, known: Iterable[str]) -> None:
+    """Check that a name is among those that a panel knows.
+
+    Args:
+        what: what the names are, for the error.
+        name: the one that was given.
+        known: the names.
+
+    Raises:
+        ValueError: it is not.
+    """
+    known = tuple(known)
+    if name not in known:
+        raise ValueError(f"Expected {what} out of {', '.join(known)}, got {name!r}")
+
+
+def settled(value: float) -> float:
+    """Return a slider's value without the dust of its steps, which are floats.
+
+    0.15000000000000002 and 0.15 are one setting, and one stored run.
+
+    >>> settled(0.1 + 0.05)
+    0.15
+    """
+    return float(f"{value:.6g}")
 
 
 def _inject(kind: str, dataset, rate: float, seed: int):

@@ -2,7 +2,7 @@
 
 It ties the four rooms of this package together: what the panel remembers (``state``), what it
 trains (``compute``, in the thread of ``runner``), how that looks (``render``) and the widgets
-(``view``).
+(``view``). What it shares with the other panels is in ``panel``.
 """
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from .compute import (
     MethodChoice,
     Parameter,
     Trainer,
+    check_choice,
     method_choice,
     noise_choices,
+    settled,
     warm_up,
 )
-from .runner import Runner, Train
+from .panel import RunPanel
+from .runner import Train
 from .state import Goal, Run, Settings, State, pairs
-from .view import View, control, menu
+from .view import MethodView, control, menu
 
 MENUS = {"dataset": "data", "noise_kind": "noise", "method": "method"}
 EMBEDDED = "digits"  # can be made ready without asking: nothing is downloaded
@@ -34,7 +37,7 @@ PATIENCE = 3.0  # seconds: the panel appears when it is ready for Start, or afte
 FIELDS = {field.name for field in fields(Settings)} - {"parameters", "options"}
 
 
-class Explorer:
+class Explorer(RunPanel):
     """A panel with controls, live curves, earlier tries in grey, and a goal.
 
     Show it as the last line of a cell. Start trains in the background and returns at once: the
@@ -96,55 +99,21 @@ class Explorer:
         menus["method"] = [choice.name for choice in choices]
         self.seed = seed
         self.options = tuple(options)
-        self.state = State(goal)
         self.controls = self._controls(menus, noise_rate, lr, epochs, max_epochs)
         single = {name for name, entries in menus.items() if len(entries) == 1}
         self._check_hidden(hide, choices)
-        self.view = View(
-            self.controls,
-            hidden={*hide, *single},
-            methods=choices,
-            on_start=self.start,
-            on_stop=self.stop,
-            on_clear=self.clear,
-        )
-        self._set_first_values(parameters or {})
         self.trainer = train or Trainer(data, noise, choices, fit_options)
-        self.runner = Runner(self.trainer, self._show_run, self.state.end)
-        # The worker and the cell may want to draw at the same time, and there is one figure.
-        self._album, self._drawing = render.ALBUM, render.ALBUM.lock
-        self._show_all()
+        view = MethodView(
+            self.controls, hidden={*hide, *single}, methods=choices, buttons=self._buttons()
+        )
+        super().__init__(State(goal), view, self.trainer)
+        self._set_first_values(parameters or {})
+        self._drawing = render.ALBUM.lock  # the pictures are shared by all panels
+        self._show()
         if train is None:
             ready = threading.Thread(target=self._get_ready, name="nlcourse-ready", daemon=True)
             ready.start()
             ready.join(PATIENCE)
-
-    def start(self) -> None:
-        """Train with the settings of the controls in the background, or show the stored run.
-
-        A run that is on is stopped.
-        """
-        settings = self.settings
-        if self._recall(settings) is None:
-            run = self.state.begin(settings)
-            self._show_words()
-            self.runner.start(run)
-
-    def stop(self) -> None:
-        """End the run at its next step and keep its curve."""
-        self.runner.stop()
-        if self.runner.running:
-            self._show_words("Stopping …")
-
-    def clear(self) -> None:
-        """Stop, and forget the tries and their ghosts."""
-        self.runner.stop()
-        self.state.clear()
-        self._show_all()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the run, at most `timeout` seconds; return whether it has ended."""
-        return self.runner.wait(timeout)
 
     def try_out(self, **changes) -> Run:
         """Train and wait, with the settings of the controls but for some changes.
@@ -162,47 +131,7 @@ class Explorer:
             ValueError: a setting that the panel does not have.
             Exception: whatever ended the run; the panel shows it, too.
         """
-        settings = self._changed(changes)
-        run = self._recall(settings)
-        if run is None:
-            run = self.state.begin(settings)
-            self._show_words()
-            self.runner.blocking(run)
-        if run.error is not None:
-            raise run.error
-        return run
-
-    def figure(self) -> Figure:
-        """Return what the panel shows as a static figure, with earlier tries in grey.
-
-        Raises:
-            ValueError: nothing was tried yet.
-        """
-        if self.state.current is None:
-            raise ValueError("Nothing was tried yet: press Start or call `try_out()` first")
-        return render.static_figure(self.state.current, self.state.ghosts)
-
-    @property
-    def settings(self) -> Settings:
-        """What the controls say now."""
-        return self._changed({})
-
-    @property
-    def run(self) -> Run | None:
-        """The run on the figure."""
-        return self.state.current
-
-    @property
-    def tries(self) -> list[Run]:
-        """The latest runs, oldest first."""
-        return list(self.state.tries)
-
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.view.box._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        # What a reader sees where no kernel runs (GitHub, nbviewer).
-        data["text/plain"] = "A live panel: run the notebook in JupyterLab to use it."
-        return data
+        return self._try(self._changed(changes))
 
     def _controls(self, menus, noise_rate, lr, epochs, max_epochs) -> dict:
         controls = {
@@ -222,8 +151,7 @@ class Explorer:
     def _check_hidden(self, hide: Iterable[str], choices: Sequence[MethodChoice]) -> None:
         known = {*self.controls, *(p.name for choice in choices for p in choice.parameters)}
         for name in hide:
-            if name not in known:
-                raise ValueError(f"Expected `hide` out of {', '.join(sorted(known))}, got {name!r}")
+            check_choice("`hide`", name, sorted(known))
 
     def _set_first_values(self, values: Mapping[str, object]) -> None:
         for name, value in values.items():
@@ -234,40 +162,18 @@ class Explorer:
                 group[name].value = value
 
     def _changed(self, changes: Mapping[str, object]) -> Settings:
-        """Return the settings of the controls with some changes."""
-        values = {name: widget.value for name, widget in self.controls.items()} | dict(changes)
-        values.setdefault("seed", self.seed)
-        self._check_entries(values)
-        group = self.view.parameters[values["method"]]
-        options = {parameter.name for parameter in self.options}
-        unknown = set(values) - FIELDS - options - set(group)
-        if unknown:
-            known = ", ".join(sorted({*FIELDS, *options, *group}))
-            raise ValueError(f"Expected settings out of {known}, got {sorted(unknown)[0]!r}")
-        plain = {name: values[name] for name in FIELDS}
-        # Sliders step in floats: 0.15000000000000002 and 0.15 are one setting, and one entry of the
-        # cache.
-        plain |= {name: float(f"{plain[name]:.6g}") for name in ("noise_rate", "lr")}
-        return Settings(
-            **plain,
-            parameters=pairs({name: values.get(name, w.value) for name, w in group.items()}),
-            options=pairs({name: values[name] for name in options}),
-        )
-
-    def _check_entries(self, values: Mapping[str, object]) -> None:
+        method = changes.get("method", self.controls["method"].value)
+        check_choice("`method`", method, self.controls["method"].options)
+        group = {name: widget.value for name, widget in self.view.parameters[method].items()}
+        values = self._values(changes, seed=self.seed, **group)
         for name in MENUS:
-            entries = self.controls[name].options
-            if values[name] not in entries:
-                raise ValueError(
-                    f"Expected `{name}` out of {', '.join(entries)}, got {values[name]!r}"
-                )
-
-    def _recall(self, settings: Settings) -> Run | None:
-        run = self.state.recall(settings)
-        if run is not None:
-            self.runner.stop()
-            self._show_all("These settings were trained before:")
-        return run
+            check_choice(f"`{name}`", values[name], self.controls[name].options)
+        values |= {name: settled(values[name]) for name in ("noise_rate", "lr")}
+        return Settings(
+            **{name: values[name] for name in FIELDS},
+            parameters=pairs({name: values[name] for name in group}),
+            options=pairs({parameter.name: values[parameter.name] for parameter in self.options}),
+        )
 
     def _get_ready(self) -> None:
         warm_up()
@@ -279,28 +185,28 @@ class Explorer:
         for haunted in (False, True):
             for columns in (render.SHARES, render.SELECTED):
                 with self._drawing:
-                    self._album.picture(self.settings.epochs, columns, haunted)
+                    render.ALBUM.picture(self.settings.epochs, columns, haunted)
 
     def _show_run(self, run: Run) -> None:
-        if run is self.state.current:
+        # Many times a second: the words change when a run ends, also one that made way for another.
+        if run is self.run:
             self._show_picture()
         if not run.running:
-            self._show_words()
+            self._say()
 
-    def _show_all(self, note: str = "") -> None:
-        self._show_picture()
-        self._show_words(note)
+    def _say(self, note: str = "") -> None:
+        super()._say(note)
+        self.table.value = self._table()  # has a row for the run that is on
 
-    def _show_picture(self) -> None:
-        with self._drawing:
-            run, ghosts = self.state.current, self.state.ghosts
-            picture = self._album.draw(run, ghosts)
-            self.view.figure.value = render.figure_html(picture, run, len(ghosts))
+    def _draw(self, run: Run, ghosts: Sequence[Run]) -> Figure:
+        return render.static_figure(run, ghosts)
 
-    def _show_words(self, note: str = "") -> None:
-        self.view.goal.value = render.goal_html(self.state.goal)
-        self.view.status.value = render.status_html(self.state.current, note)
-        self.view.tries.value = render.tries_html(self.state)
+    def _picture(self) -> str:
+        run, ghosts = self.run, self.state.ghosts
+        return render.figure_html(render.ALBUM.draw(run, ghosts), run, len(ghosts))
+
+    def _table(self) -> str:
+        return render.tries_html(self.state)
 
 
 def _named(dataset) -> dict[str, object]:

@@ -8,10 +8,8 @@ theorem has other quantities.
 from __future__ import annotations
 
 import threading
-from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 
 import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import torch
@@ -19,10 +17,10 @@ from matplotlib.figure import Figure
 
 from .. import linear, plots
 from . import render
-from .compute import Parameter
-from .runner import Runner
+from .compute import Parameter, check_choice, settled
+from .panel import RunPanel
 from .state import Goal, Run, State
-from .view import control, html
+from .view import View, button, control
 
 SETTLE = 0.12  # seconds a slider has to rest before its value is computed
 CONTROLS = (
@@ -126,12 +124,7 @@ class LinearRun(Run):
 class LinearState(State):
     """Tries of this panel; values that a slider only passed leave no trace."""
 
-    def begin(self, settings: LinearSettings) -> LinearRun:
-        """Make the next try the current one."""
-        self._count += 1
-        self.current = LinearRun(settings, number=self._count, running=True)
-        self.tries.append(self.current)
-        return self.current
+    run_type = LinearRun
 
     def end(self, run: LinearRun) -> None:
         """Judge a run that has ended; forget it when a later one took its place."""
@@ -140,7 +133,7 @@ class LinearState(State):
             self.tries.remove(run)
 
 
-class LinearExplorer:
+class LinearExplorer(RunPanel):
     """A panel with sliders for sigma, flip probability, p/n, step size and ELR's lambda.
 
     Show it as the last line of a cell. Moving a slider computes in the background and draws when
@@ -158,61 +151,30 @@ class LinearExplorer:
         ValueError: an unknown control in `first`.
     """
 
+    RECALLED = "These settings were computed before:"
+    FIRST = "move a slider"
+
     def __init__(
         self, *, goal: Goal | None = None, p: int = 100, steps: int = 10_000, seed: int = 0, **first
     ) -> None:
         """Build the panel; the first picture comes with the first value."""
         self.fixed = {"p": p, "steps": steps, "seed": seed}
-        self.state = LinearState(goal)
         self.controls = {parameter.name: control(parameter) for parameter in CONTROLS}
         for name, value in first.items():
-            self._known(name)
+            check_choice("settings", name, self.controls)
             self.controls[name].value = value
-        self.goal, self.status, self.picture, self.table = (
-            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
-        )
-        self.box = self._lay_out()
-        self.runner = Runner(self._compute, self._show_run, self.state.end)
+        view = View(self.controls.values(), buttons=self._buttons())
+        super().__init__(LinearState(goal), view, self._compute)
         self._settle = 0.0
-        self._drawing = threading.RLock()
         for widget in self.controls.values():
             widget.continuous_update = True
             widget.observe(lambda change: self.start(), "value")
         self._show()
 
-    @property
-    def settings(self) -> LinearSettings:
-        """What the controls say now."""
-        return self._changed({})
-
-    @property
-    def run(self) -> LinearRun | None:
-        """The run on the figure."""
-        return self.state.current
-
-    @property
-    def tries(self) -> list[LinearRun]:
-        """The latest runs, oldest first."""
-        return list(self.state.tries)
-
     def start(self) -> None:
         """Compute for the controls' values in the background; what is on stops."""
-        settings = self.settings
-        if not self._recall(settings):
-            run = self.state.begin(settings)
-            self._say("Computing …")
-            self._settle = SETTLE
-            self.runner.start(run)
-
-    def clear(self) -> None:
-        """Stop, and forget the tries."""
-        self.runner.stop()
-        self.state.clear()
-        self._show()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the background, at most `timeout` seconds; return whether it has ended."""
-        return self.runner.wait(timeout)
+        self._settle = SETTLE
+        super().start()
 
     def try_out(self, **changes: float) -> LinearRun:
         """Compute and wait, with the controls' values but for some changes.
@@ -229,61 +191,20 @@ class LinearExplorer:
         """
         settings = self._changed(changes)
         self.wait()  # what a slider asked for may be this very run
-        if not self._recall(settings):
-            run = self.state.begin(settings)
-            self._settle = 0.0
-            self.runner.blocking(run)
-            if run.error is not None:
-                raise run.error
-        return self.state.current
-
-    def figure(self) -> Figure:
-        """Return the panel's figure as a static one, earlier tries in grey.
-
-        Raises:
-            ValueError: nothing was tried yet.
-        """
-        if self.run is None:
-            raise ValueError("Nothing was tried yet: move a slider or call `try_out()` first")
-        return draw(self.run, self.state.ghosts)
+        self._settle = 0.0
+        return self._try(settings)
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
         if self.run is None:
             self.start()
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        # What a reader sees where no kernel runs (GitHub, nbviewer).
-        data["text/plain"] = "A live panel: run the notebook in JupyterLab to use it."
-        return data
+        return super()._repr_mimebundle_(**kwargs)
 
-    def _lay_out(self) -> W.VBox:
-        wrap = W.Layout(display="flex", flex_flow="row wrap")
-        clear = W.Button(description="Clear tries", icon="eraser")
-        clear.add_class("nlcourse-clear")
-        clear.on_click(lambda _: self.clear())
-        sliders = W.Box(list(self.controls.values()), layout=wrap)
-        box = W.VBox([self.goal, sliders, clear, self.status, self.picture, self.table])
-        box.add_class("nlcourse-explorer")
-        return box
+    def _buttons(self) -> list[W.Button]:
+        return [button("Clear tries", "eraser", "nlcourse-clear", self.clear)]
 
-    def _known(self, name: str) -> None:
-        if name not in self.controls:
-            known = ", ".join(self.controls)
-            raise ValueError(f"Expected settings out of {known}, got {name!r}")
-
-    def _changed(self, changes: dict[str, float]) -> LinearSettings:
-        for name in changes:
-            self._known(name)
-        values = {name: widget.value for name, widget in self.controls.items()} | changes
-        # Sliders step in floats: 0.15000000000000002 and 0.15 are one setting.
-        return LinearSettings(**{k: float(f"{v:.6g}") for k, v in values.items()}, **self.fixed)
-
-    def _recall(self, settings: LinearSettings) -> bool:
-        known = self.state.recall(settings) is not None
-        if known:
-            self.runner.stop()
-            self._show("These settings were computed before:")
-        return known
+    def _changed(self, changes: Mapping[str, float]) -> LinearSettings:
+        values = {name: settled(value) for name, value in self._values(changes).items()}
+        return LinearSettings(**values, **self.fixed)
 
     def _compute(
         self, settings: LinearSettings, stop: threading.Event, on_epoch: object
@@ -292,21 +213,19 @@ class LinearExplorer:
             return _nothing()
         return compute(settings, stop)
 
-    def _show_run(self, run: LinearRun) -> None:
-        if run is self.state.current:
-            self._show()
+    def _draw(self, run: LinearRun | None, ghosts: Sequence[LinearRun]) -> Figure:
+        return draw(run, ghosts)
 
-    def _show(self, note: str = "") -> None:
-        with self._drawing:
-            run, ghosts = self.run, self.state.ghosts
-            figure = draw(run, ghosts)
-            self.picture.value = figure_html(figure, run, len(ghosts))
-        self.table.value = tries_html(self.state)
-        self._say(note)
+    def _caption(self, run: LinearRun | None, ghosts: int) -> str:
+        if run is None:
+            return "Move a slider."
+        return f"Try {run.number}: {run.summary()}.{render.in_grey(ghosts)}"
 
-    def _say(self, note: str = "") -> None:
-        self.goal.value = render.goal_html(self.state.goal)
-        self.status.value = status_html(self.run, note)
+    def _status(self, note: str) -> str:
+        return render.status_line(status(self.run, note))
+
+    def _table(self) -> str:
+        return tries_html(self.state)
 
 
 # ---- compute -------------------------------------------------------------------------------------
@@ -426,62 +345,36 @@ def alt_text(run: LinearRun | None, ghosts: Sequence[LinearRun] = ()) -> str:
     )
 
 
-def figure_html(figure: Figure, run: LinearRun | None, ghosts: int) -> str:
-    """Return picture, alternative text and live caption as one piece of HTML."""
-    words = "Move a slider." if run is None else f"Try {run.number}: {run.summary()}."
-    if ghosts:
-        words += f" In grey: {ghosts} earlier {'try' if ghosts == 1 else 'tries'}."
-    source = b64encode(plots.png(figure)).decode()
-    return (
-        f'<figure style="margin:0"><img alt="{escape(figure.alt_text)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{source}">'
-        f'<figcaption aria-live="polite">{escape(words)}</figcaption></figure>'
-    )
-
-
-def status_html(run: LinearRun | None, note: str = "") -> str:
-    """Return how the current run is doing, with its verdict or its error."""
-    words = note
-    if run is not None and not run.running:
-        mark = {True: "✓ Goal reached: ", False: "✗ Not yet: ", None: ""}[run.reached]
-        words = f"{note} {mark}{run.verdict}".strip()
-    if run is not None and run.error is not None:
-        words = f"{type(run.error).__name__}: {run.error}. Move a slider."
-    return f'<p role="status" aria-live="polite" style="margin:0">{escape(words)}</p>'
+def status(run: LinearRun | None, note: str = "") -> str:
+    """Say how the current run is doing, with its verdict or its error."""
+    if run is None:
+        return note
+    if run.running:
+        return note or "Computing …"
+    if run.error is not None:
+        return f"{type(run.error).__name__}: {run.error}. Move a slider."
+    return f"{note} {render.judged(run, run.verdict)}".strip()
 
 
 def tries_html(state: LinearState) -> str:
     """Return the table of tries; empty without any."""
     runs = [run for run in state.tries if not run.running]
-    if not runs:
-        return ""
-    heads = ("try", "sigma", "flip", "p/n", "step size", "lambda", "best", "end", "verdict")
-    row = "".join(f'<th scope="col" style="{_CELL}">{head}</th>' for head in heads)
-    body = "".join(_try_html(run, run is state.current) for run in runs)
     title = "Your tries; best and end: wrongly labelled predicted as their true class"
-    return (
-        f'<table style="border-collapse:collapse"><caption style="text-align:left">{title}'
-        f"</caption><thead><tr>{row}</tr></thead><tbody>{body}</tbody></table>"
-    )
+    return render.trace_html(runs, state.current, _cells, title)
 
 
-_CELL = "padding:1px 8px;text-align:left;border-bottom:1px solid #8a8a8a"
-
-
-def _try_html(run: LinearRun, current: bool) -> str:
-    s = run.settings
-    cells = [f"{s.sigma:g}", f"{s.flip:g}", f"{s.ratio:g}", f"{s.lr:.3g}", f"{s.lambda_:g}"]
-    cells += _measured(run.history)
-    mark = {True: "✓ ", False: "✗ ", None: ""}[run.reached]
-    cells.append(escape(mark + run.verdict))
-    row = "".join(f'<td style="{_CELL}">{cell}</td>' for cell in cells)
-    head = f"► {run.number}" if current else str(run.number)
-    aria = ' aria-current="true"' if current else ""
-    return f'<tr{aria}><th scope="row" style="{_CELL}">{head}</th>{row}</tr>'
-
-
-def _measured(history: linear.Descent) -> list[str]:
-    if not len(history):
-        return ["–", "–"]
-    best, step = history.peak("wrong_as_true")
-    return [f"{best:.0%} (step {step})", f"{history['wrong_as_true'][-1]:.0%}"]
+def _cells(run: LinearRun) -> dict[str, str]:
+    s, best, end = run.settings, "–", "–"
+    if len(run.history):
+        top, step = run.history.peak("wrong_as_true")
+        best, end = f"{top:.0%} (step {step})", f"{run.history['wrong_as_true'][-1]:.0%}"
+    return {
+        "sigma": f"{s.sigma:g}",
+        "flip": f"{s.flip:g}",
+        "p/n": f"{s.ratio:g}",
+        "step size": f"{s.lr:.3g}",
+        "lambda": f"{s.lambda_:g}",
+        "best": best,
+        "end": end,
+        "verdict": render.marked(run, run.verdict),
+    }

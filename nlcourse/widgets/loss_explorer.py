@@ -7,12 +7,9 @@ loss while they move. Training still waits for Start.
 from __future__ import annotations
 
 import functools
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
-import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -21,8 +18,9 @@ from torch.nn import functional as F
 from .. import losses, plots
 from ..methods.robust import RobustLoss
 from . import render
-from .compute import MethodChoice, Parameter
+from .compute import MethodChoice, Parameter, check_choice
 from .explorer import Explorer
+from .view import html
 
 PLAIN = functools.partial(F.cross_entropy, reduction="none")
 POINTS = torch.tensor([0.002, *(0.02 * step for step in range(1, 50)), 0.998], dtype=torch.float64)
@@ -87,13 +85,10 @@ class LossExplorer(Explorer):
         self.losses = {choice.name: choice.loss for choice in choices}
         super().__init__(methods=[choice.as_method() for choice in choices], **options)
         if first:
-            if first not in self.losses:
-                known = ", ".join(self.losses)
-                raise ValueError(f"Expected `first` out of {known}, got {first!r}")
+            check_choice("`first`", first, self.losses)
             self.controls["method"].value = first
-        self.pull = W.HTML(layout=W.Layout(width="100%"))
-        self.pull.add_class("nlcourse-pull")
-        self._insert_above_buttons()
+        self.pull = html("nlcourse-pull")
+        self.view.insert(self.pull, above=self.view.buttons)
         self.controls["method"].observe(lambda change: self._show_pull(), "value")
         for group in self.view.parameters.values():
             for widget in group.values():
@@ -114,19 +109,9 @@ class LossExplorer(Explorer):
         parameters = dict(settings.parameters)
         return draw_pull(settings.method_in_words(), self.losses[settings.method], parameters)
 
-    def _insert_above_buttons(self) -> None:
-        children = list(self.view.box.children)
-        place = children.index(self.view.parameter_box) + 1
-        self.view.box.children = (*children[:place], self.pull, *children[place:])
-
     def _show_pull(self) -> None:
         with self._drawing:
-            figure = self.pull_figure()
-            source = b64encode(plots.png(figure)).decode()
-        self.pull.value = (
-            f'<figure style="margin:0"><img alt="{escape(figure.alt_text)}" '
-            f'style="max-width:100%" src="data:image/png;base64,{source}"></figure>'
-        )
+            self.pull.value = render.picture_html(self.pull_figure())
 
 
 def draw_pull(

@@ -5,12 +5,9 @@ It is :class:`Explorer` with one more picture on top, drawn anew while the netwo
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 
-import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,9 +16,11 @@ from torch import Tensor
 from .. import plots
 from ..methods import DivideMix
 from ..methods.dividemix import Mixture, fit_mixture, normalised
+from . import render
 from .compute import PARAMETERS, MethodChoice
 from .explorer import Explorer
 from .state import MAX_STORED, Run
+from .view import html
 
 BINS = np.linspace(0, 1, 41)
 FINE = np.linspace(0, 1, 401)
@@ -174,14 +173,11 @@ class MixtureExplorer(Explorer):
         self.pieces = dict(pieces or {})
         self.splits: dict[int, Split] = {}
         self._method: DivideMix | None = None
-        self.division = W.HTML(layout=W.Layout(width="100%"))
-        self.division.add_class("nlcourse-division")
+        self.division = html("nlcourse-division")
         choice = MethodChoice("dividemix", self._make, PARAMETERS["dividemix"])
         defaults = {"methods": choice, "noise_kinds": ("symmetric", "asymmetric")}
         super().__init__(**defaults | options)
-        children = list(self.view.box.children)
-        place = children.index(self.view.figure)
-        self.view.box.children = (*children[:place], self.division, *children[place:])
+        self.view.insert(self.division, above=self.picture)
 
     def split_figure(self) -> Figure:
         """Return the split of the run on the panel, after its latest epoch, as a static figure.
@@ -216,12 +212,4 @@ class MixtureExplorer(Explorer):
         super()._show_picture()
         with self._drawing:
             split = self.split
-            if split is None:
-                self.division.value = ""
-                return
-            figure = draw_split(split)
-            source = b64encode(plots.png(figure)).decode()
-        self.division.value = (
-            f'<figure style="margin:0"><img alt="{escape(figure.alt_text)}" '
-            f'style="max-width:100%" src="data:image/png;base64,{source}"></figure>'
-        )
+            self.division.value = render.picture_html(draw_split(split)) if split else ""

@@ -8,11 +8,8 @@ is kept when the student presses "Keep this try": a slider on its way would fill
 from __future__ import annotations
 
 import threading
-from base64 import b64encode
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from html import escape
 
 import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import numpy as np
@@ -24,9 +21,10 @@ from torch import Tensor
 
 from .. import human_noise, noise, plots
 from . import render
-from .compute import Parameter
-from .state import MAX_TRIES, Goal
-from .view import button, control, html, menu
+from .compute import Parameter, check_choice, settled
+from .panel import Panel
+from .state import Goal, State
+from .view import View, button, control, menu
 
 HUMAN = "human-shaped"  # CIFAR-10N's "worse" matrix, rescaled: the pattern, not the pictures
 KINDS = (*noise.KINDS, HUMAN)
@@ -105,6 +103,25 @@ class NoiseTry:
         return f"{self.wrong:.1%} wrong labels, smallest margin {self.margin:+.2f}: {majority}"
 
 
+class NoiseState(State):
+    """The tries that were kept, and the one on the picture."""
+
+    def look_at(self, made: NoiseTry) -> None:
+        """Make a try the current one, or the kept one that has its settings."""
+        kept = (one for one in self.tries if one.settings == made.settings)
+        self.current = next(kept, made)
+
+    def keep(self, made: NoiseTry) -> None:
+        """Make a try the current one; number it and judge it when it is new."""
+        self.look_at(made)
+        if self.current not in self.tries:
+            self._count += 1
+            made = replace(made, number=self._count)
+            reached, verdict = self.judge(made)
+            self.current = replace(made, reached=reached, verdict=verdict)
+            self.tries.append(self.current)
+
+
 # ---- compute -------------------------------------------------------------------------------------
 
 
@@ -143,7 +160,7 @@ def _matrix(noisy, kind: str, rate: float) -> Tensor:
 # ---- the panel -----------------------------------------------------------------------------------
 
 
-class NoiseExplorer:
+class NoiseExplorer(Panel):
     """A panel with a menu of noise kinds, a rate and a draw; the picture follows while they move.
 
     Show it as the last line of a cell. "Keep this try" puts the try on the plot and into the table
@@ -170,40 +187,26 @@ class NoiseExplorer:
         """Build the panel and draw the first picture."""
         kinds = tuple(kinds)
         for kind in kinds:
-            if kind not in KINDS:
-                raise ValueError(f"Expected kinds out of {', '.join(KINDS)}, got {kind!r}")
+            check_choice("kinds", kind, KINDS)
         if not 0 <= rate <= 1:
             raise ValueError(f"Expected `rate` in [0, 1], got {rate:g}: the share to change")
         self.data = _loaded(dataset)
         self.samples = _samples(self.data)
-        self.goal = goal
-        self.kept: deque[NoiseTry] = deque(maxlen=MAX_TRIES)
-        self.current: NoiseTry | None = None
-        self._count = 0
         self.controls = self._controls(kinds, rate)
         self.keep_button = button("Keep this try", "map-pin", "nlcourse-keep", self.keep)
         self.clear_button = button("Clear tries", "eraser", "nlcourse-clear", self.clear)
-        self.goal_text, self.status, self.picture, self.table = (
-            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
-        )
-        self.goal_text.value = render.goal_html(goal)
-        self.box = self._lay_out()
+        buttons = (self.keep_button, self.clear_button)
+        super().__init__(NoiseState(goal), View(self.controls.values(), buttons=buttons))
         self._worker = LatestOnly(self._refresh)
-        self._drawing = threading.RLock()
         for widget in self.controls.values():
             widget.continuous_update = True
             widget.observe(lambda change: self._worker.ask(), "value")
         self._refresh()
 
     @property
-    def settings(self) -> NoiseSettings:
-        """What the controls say now."""
-        return self._changed({})
-
-    @property
-    def tries(self) -> list[NoiseTry]:
-        """The tries that were kept, oldest first."""
-        return list(self.kept)
+    def current(self) -> NoiseTry | None:
+        """The try on the picture; None when the controls' settings are not possible."""
+        return self.state.current
 
     def keep(self) -> NoiseTry | None:
         """Put the try of the controls on the plot and into the table; None if it cannot be."""
@@ -217,9 +220,7 @@ class NoiseExplorer:
     def clear(self) -> None:
         """Forget the tries that were kept."""
         with self._drawing:
-            self.kept.clear()
-            if self.current is not None:
-                self.current = replace(self.current, number=0, reached=None, verdict="")
+            self.state.clear()
             self._refresh()
 
     def wait(self, timeout: float | None = None) -> bool:
@@ -248,14 +249,7 @@ class NoiseExplorer:
         """
         if self.current is None:
             raise ValueError("These settings are not possible: see the panel's status line")
-        return draw(self.current, self.kept, self.samples)
-
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        # What a reader sees where no kernel runs (GitHub, nbviewer).
-        data["text/plain"] = "A live panel: run the notebook in JupyterLab to use it."
-        return data
+        return draw(self.current, self.tries, self.samples)
 
     def _controls(self, kinds: tuple[str, ...], rate: float) -> dict[str, W.Widget]:
         numbers = (
@@ -265,66 +259,34 @@ class NoiseExplorer:
         choice = {"kind": menu("noise-kind", "noise", kinds, kinds[0])}
         return choice | {parameter.name: control(parameter) for parameter in numbers}
 
-    def _lay_out(self) -> W.VBox:
-        wrap = W.Layout(display="flex", flex_flow="row wrap")
-        buttons = W.HBox([self.keep_button, self.clear_button])
-        controls = W.Box(list(self.controls.values()), layout=wrap)
-        box = W.VBox([self.goal_text, controls, buttons, self.status, self.picture, self.table])
-        box.add_class("nlcourse-explorer")
-        return box
-
     def _changed(self, changes: Mapping[str, object]) -> NoiseSettings:
-        for name in changes:
-            if name not in self.controls:
-                known = ", ".join(self.controls)
-                raise ValueError(f"Expected settings out of {known}, got {name!r}")
-        values = {name: widget.value for name, widget in self.controls.items()} | dict(changes)
-        if values["kind"] not in KINDS:
-            raise ValueError(f"Expected `kind` out of {', '.join(KINDS)}, got {values['kind']!r}")
-        # Sliders step in floats: 0.15000000000000002 and 0.15 are one setting.
-        return NoiseSettings(
-            str(values["kind"]), float(f"{values['rate']:.6g}"), int(values["draw"])
-        )
+        values = self._values(changes)
+        check_choice("`kind`", values["kind"], KINDS)
+        return NoiseSettings(str(values["kind"]), settled(values["rate"]), int(values["draw"]))
 
     def _keep(self, made: NoiseTry) -> None:
-        earlier = [one for one in self.kept if one.settings == made.settings]
-        if earlier:
-            self.current = earlier[0]
-        else:
-            self._count += 1
-            self.current = self._judged(replace(made, number=self._count))
-            self.kept.append(self.current)
+        self.state.keep(made)
         self._show()
-
-    def _judged(self, made: NoiseTry) -> NoiseTry:
-        if self.goal is None:
-            return made
-        try:
-            reached, verdict = self.goal.judge(made)
-        except Exception as error:  # a judge is a lesson's code: its slip must not end the panel
-            return replace(
-                made, verdict=f"the goal's judge failed: {type(error).__name__}: {error}"
-            )
-        return replace(made, reached=bool(reached), verdict=verdict)
 
     def _refresh(self) -> None:
         with self._drawing:
-            settings = self.settings
             try:
-                made = compute(self.data, settings)
+                self.state.look_at(compute(self.data, self.settings))
             except ValueError as error:  # human-shaped noise has a highest rate, for one
-                self.current = None
-                self.status.value = _status(f"Not possible: {error}. Move a slider.")
+                self.state.current = None
+                self._say(f"Not possible: {error}. Move a slider.")
                 return
-            earlier = [one for one in self.kept if one.settings == settings]
-            self.current = earlier[0] if earlier else made
             self._show()
 
-    def _show(self) -> None:
-        figure = draw(self.current, self.kept, self.samples)
-        self.picture.value = figure_html(figure, self.current)
-        self.table.value = tries_html(self.kept, self.current)
-        self.status.value = status_html(self.current)
+    def _picture(self) -> str:
+        words = f"{self.current.settings.in_words()}: {self.current.summary()}."
+        return render.picture_html(self.figure(), words)
+
+    def _status(self, note: str) -> str:
+        return render.status_line(note or status(self.current))
+
+    def _table(self) -> str:
+        return render.trace_html(self.tries, self.current, _cells)
 
 
 class LatestOnly:
@@ -529,52 +491,20 @@ def alt_text(made: NoiseTry, kept: list[NoiseTry], samples: list[int]) -> str:
     )
 
 
-def figure_html(figure: Figure, made: NoiseTry) -> str:
-    """Return picture, alternative text and live caption as one piece of HTML."""
-    source = b64encode(plots.png(figure)).decode()
-    return (
-        f'<figure style="margin:0"><img alt="{escape(figure.alt_text)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{source}">'
-        f'<figcaption aria-live="polite">{escape(made.settings.in_words())}: '
-        f"{escape(made.summary())}.</figcaption></figure>"
-    )
-
-
-def status_html(made: NoiseTry) -> str:
-    """Return the verdict of a kept try, or how to keep this one."""
+def status(made: NoiseTry) -> str:
+    """Say the verdict of a kept try, or how to keep this one."""
     if not made.number:
-        return _status("Move the sliders; press Keep this try to have it judged.")
-    mark = {True: "✓ Goal reached: ", False: "✗ Not yet: ", None: "Kept. "}[made.reached]
-    return _status(f"{mark}{made.verdict}")
+        return "Move the sliders; press Keep this try to have it judged."
+    kept = "Kept. " if made.reached is None else ""
+    return kept + render.judged(made, made.verdict)
 
 
-def _status(words: str) -> str:
-    return f'<p role="status" aria-live="polite" style="margin:0">{escape(words)}</p>'
-
-
-_CELL = "padding:1px 8px;text-align:left;border-bottom:1px solid #8a8a8a"
-
-
-def tries_html(kept: Iterable[NoiseTry], current: NoiseTry | None) -> str:
-    """Return the table of the tries that were kept; empty without any."""
-    kept = list(kept)
-    if not kept:
-        return ""
-    heads = ("try", "noise", "rate", "draw", "wrong labels", "smallest margin", "verdict")
-    row = "".join(f'<th scope="col" style="{_CELL}">{head}</th>' for head in heads)
-    body = "".join(_try_html(one, one is current) for one in kept)
-    return (
-        '<table style="border-collapse:collapse"><caption style="text-align:left">Your tries'
-        f"</caption><thead><tr>{row}</tr></thead><tbody>{body}</tbody></table>"
-    )
-
-
-def _try_html(one: NoiseTry, current: bool) -> str:
-    s = one.settings
-    mark = {True: "✓ ", False: "✗ ", None: ""}[one.reached]
-    cells = [s.kind, f"{s.rate:g}", str(s.draw), f"{one.wrong:.1%}", f"{one.margin:+.2f}"]
-    cells.append(mark + one.verdict)
-    row = "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells)
-    head = f"► {one.number}" if current else str(one.number)
-    aria = ' aria-current="true"' if current else ""
-    return f'<tr{aria}><th scope="row" style="{_CELL}">{head}</th>{row}</tr>'
+def _cells(made: NoiseTry) -> dict[str, str]:
+    return {
+        "noise": made.settings.kind,
+        "rate": f"{made.settings.rate:g}",
+        "draw": str(made.settings.draw),
+        "wrong labels": f"{made.wrong:.1%}",
+        "smallest margin": f"{made.margin:+.2f}",
+        "verdict": render.marked(made, made.verdict),
+    }

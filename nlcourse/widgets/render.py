@@ -1,4 +1,6 @@
-"""How a panel's runs look: pictures as PNG, words and tables as HTML. No Jupyter here.
+"""How runs look: pictures as PNG, words and tables as HTML. No Jupyter here.
+
+The HTML is that of all panels, the picture that of :class:`Explorer`.
 
 The picture of a live run is drawn many times a second, so only what moves is drawn again: axes,
 legends and ghosts are kept as pixels and the few lines of the current run are put on top.
@@ -9,7 +11,7 @@ from __future__ import annotations
 import threading
 from base64 import b64encode
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from math import isnan
 
@@ -218,17 +220,27 @@ def alt_text(run: Run | None, ghosts: Sequence[Run] = ()) -> str:
 
 
 def figure_html(png: bytes, run: Run | None, ghosts: int = 0) -> str:
+    """Return the picture of a run with its words."""
+    busy = run is not None and run.running
+    return image_html(png, alt_text(run), caption(run, ghosts), busy=busy)
+
+
+def picture_html(figure: Figure, caption: str = "", *, busy: bool = False) -> str:
+    """Return a figure that describes itself, with a live caption below it, as HTML."""
+    return image_html(plots.png(figure), figure.alt_text, caption, busy=busy)
+
+
+def image_html(png: bytes, alt: str, caption: str = "", *, busy: bool = False) -> str:
     """Return picture, alternative text and caption as one piece of HTML.
 
     The caption is a polite live region, busy while the run is on: a screen reader then speaks when
     it has ended, and not ten times a second.
     """
-    busy = "true" if run is not None and run.running else "false"
+    words = f'<figcaption aria-live="polite">{escape(caption)}</figcaption>' if caption else ""
     return (
-        f'<figure style="margin:0" aria-busy="{busy}">'
-        f'<img alt="{escape(alt_text(run))}" style="max-width:100%" '
-        f'src="data:image/png;base64,{b64encode(png).decode()}">'
-        f'<figcaption aria-live="polite">{escape(caption(run, ghosts))}</figcaption></figure>'
+        f'<figure style="margin:0" aria-busy="{str(busy).lower()}">'
+        f'<img alt="{escape(alt)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{b64encode(png).decode()}">{words}</figure>'
     )
 
 
@@ -236,13 +248,15 @@ def caption(run: Run | None, ghosts: int = 0) -> str:
     """Say how far the run is and where it stands."""
     if run is None:
         return "Choose settings, then press Start."
-    behind = ""
-    if ghosts:
-        behind = f" In grey: {ghosts} earlier {'try' if ghosts == 1 else 'tries'}."
     if not len(run.history):
-        return f"Try {run.number}: training begins.{behind}"
+        return f"Try {run.number}: training begins.{in_grey(ghosts)}"
     where = f"epoch {len(run.history)} of {run.settings.epochs}"
-    return f"Try {run.number}, {where}: {run.summary()}.{behind}"
+    return f"Try {run.number}, {where}: {run.summary()}.{in_grey(ghosts)}"
+
+
+def in_grey(ghosts: int) -> str:
+    """Say how many earlier tries stay on the picture, as the end of its caption."""
+    return f" In grey: {ghosts} earlier {'try' if ghosts == 1 else 'tries'}." if ghosts else ""
 
 
 def goal_html(goal: Goal | None) -> str:
@@ -253,71 +267,28 @@ def goal_html(goal: Goal | None) -> str:
 def status_html(run: Run | None, note: str = "") -> str:
     """Return how the run is doing: on, done with its verdict, stopped, or ended by an error."""
     if run is None:
-        return _status(note)
+        return status_line(note)
     if run.running:
-        return _status(note or "Training … Stop ends it at once.")
+        return status_line(note or "Training … Stop ends it at once.")
     if run.error is not None:
-        return _status(_error_words(run)) + _trace_html(run)
-    mark = {True: "✓ Goal reached: ", False: "✗ Not yet: ", None: ""}[run.reached]
-    words = f"{mark}{run.verdict or 'Done.'}"
-    return _status(f"{note} {words[0].upper()}{words[1:]}".strip())
+        return status_line(_error_words(run)) + _trace_html(run)
+    words = judged(run, run.verdict or "Done.")
+    return status_line(f"{note} {words[0].upper()}{words[1:]}".strip())
 
 
-def tries_html(state: State) -> str:
-    """Return the table of tries, the latest one last; empty without tries."""
-    if not state.tries:
-        return ""
-    verdict = state.goal is not None or any(run.verdict for run in state.tries)
-    heads = ["try", "noise", "learning rate", "method", "best test", "last test", "memorized"]
-    heads += ["verdict"] * verdict
-    row = "".join(f'<th scope="col">{head}</th>' for head in heads)
-    body = "".join(_try_html(run, run is state.current, verdict) for run in state.tries)
-    return (
-        f"<style>{_STYLE}</style>"
-        '<table class="nlcourse-tries-table"><caption>Your tries</caption>'
-        f"<thead><tr>{row}</tr></thead><tbody>{body}</tbody></table>"
-    )
-
-
-_STYLE = (
-    ".nlcourse-tries-table{border-collapse:collapse;line-height:1.4}"
-    ".nlcourse-tries-table caption{text-align:left;font-weight:bold}"
-    ".nlcourse-tries-table :is(th,td){padding:1px 8px;text-align:left;"
-    "border-bottom:1px solid #8a8a8a}"
-)
-
-
-def _try_html(run: Run, current: bool, verdict: bool) -> str:
-    settings = run.settings
-    cells = [
-        escape(f"{settings.dataset}, {settings.noise_kind} {100 * settings.noise_rate:.0f} %"),
-        f"{settings.lr:.3g}",
-        escape(settings.method_in_words()),
-        *_measured(run),
-    ]
-    if verdict:
-        mark = {True: "✓ ", False: "✗ ", None: ""}[run.reached]
-        cells.append(escape(mark + (run.verdict or ("running" if run.running else ""))))
-    head = f"► {run.number}" if current else str(run.number)
-    mark = ' aria-current="true"' if current else ""
-    row = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr{mark}><th scope="row">{head}</th>{row}</tr>'
-
-
-def _measured(run: Run) -> list[str]:
-    if not len(run.history):
-        return ["–"] * 3
-    last, (best, epoch) = run.history.last, run.best()
-    memorized = last["wrong_as_given"]
-    return [
-        f"{100 * best:.1f} % (epoch {epoch})",
-        f"{100 * last['test_accuracy']:.1f} %",
-        "–" if isnan(memorized) else f"{100 * memorized:.0f} %",
-    ]
-
-
-def _status(words: str) -> str:
+def status_line(words: str) -> str:
+    """Return a sentence that a screen reader speaks when it changes."""
     return f'<p role="status" aria-live="polite" style="margin:0">{escape(words)}</p>'
+
+
+def judged(run: Run, words: str) -> str:
+    """Return words about a run after what became of its goal."""
+    return {True: "✓ Goal reached: ", False: "✗ Not yet: ", None: ""}[run.reached] + words
+
+
+def marked(run: Run, words: str) -> str:
+    """Return words about a run after the goal's mark alone, as a table has room for."""
+    return {True: "✓ ", False: "✗ ", None: ""}[run.reached] + words
 
 
 def _error_words(run: Run) -> str:
@@ -332,6 +303,83 @@ def _error_words(run: Run) -> str:
 def _trace_html(run: Run) -> str:
     shown = escape(run.trace[-4000:])
     return f"<details><summary>Where it happened</summary><pre>{shown}</pre></details>"
+
+
+def tries_html(state: State) -> str:
+    """Return the table of tries, the latest one last; empty without tries."""
+    verdict = state.goal is not None or any(run.verdict for run in state.tries)
+    return trace_html(state.tries, state.current, lambda run: _cells(run, verdict))
+
+
+def _cells(run: Run, verdict: bool) -> dict[str, str]:
+    settings = run.settings
+    noise = f"{settings.noise_kind} {100 * settings.noise_rate:.0f} %"
+    cells = {
+        "noise": f"{settings.dataset}, {noise}",
+        "learning rate": f"{settings.lr:.3g}",
+        "method": settings.method_in_words(),
+        **_measured(run),
+    }
+    if verdict:
+        cells["verdict"] = marked(run, run.verdict or ("running" if run.running else ""))
+    return cells
+
+
+def _measured(run: Run) -> dict[str, str]:
+    if not len(run.history):
+        return dict.fromkeys(("best test", "last test", "memorized"), "–")
+    last, (best, epoch) = run.history.last, run.best()
+    memorized = last["wrong_as_given"]
+    return {
+        "best test": f"{100 * best:.1f} % (epoch {epoch})",
+        "last test": f"{100 * last['test_accuracy']:.1f} %",
+        "memorized": "–" if isnan(memorized) else f"{100 * memorized:.0f} %",
+    }
+
+
+def trace_html(
+    runs: Iterable[Run],
+    current: Run | None,
+    cells: Callable[[Run], Mapping[str, str]],
+    caption: str = "Your tries",
+) -> str:
+    """Return the table of the tries of any panel; empty without tries.
+
+    Args:
+        runs: the tries, oldest first.
+        current: the one that is marked.
+        cells: what a row says of a try, by the heads of the columns.
+        caption: what the table is.
+    """
+    told = [(run, cells(run)) for run in runs]
+    if not told:
+        return ""
+    rows = [_row_html(run.number, words.values(), run is current) for run, words in told]
+    return table_html(caption, ("try", *told[0][1]), rows)
+
+
+def _row_html(number: int, cells: Iterable[str], current: bool) -> str:
+    head = f"► {number}" if current else str(number)
+    mark = ' aria-current="true"' if current else ""
+    row = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+    return f'<tr{mark}><th scope="row">{head}</th>{row}</tr>'
+
+
+def table_html(caption: str, heads: Iterable[str], rows: Iterable[str]) -> str:
+    """Return a table of rows that are HTML already."""
+    columns = "".join(f'<th scope="col">{head}</th>' for head in heads)
+    return (
+        f'<style>{_STYLE}</style><table class="nlcourse-tries-table"><caption>{caption}</caption>'
+        f"<thead><tr>{columns}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    )
+
+
+_STYLE = (
+    ".nlcourse-tries-table{border-collapse:collapse;line-height:1.4}"
+    ".nlcourse-tries-table caption{text-align:left;font-weight:bold}"
+    ".nlcourse-tries-table :is(th,td){padding:1px 8px;text-align:left;"
+    "border-bottom:1px solid #8a8a8a}"
+)
 
 
 def right_columns(run: Run | None) -> tuple[str, ...]:

@@ -137,7 +137,10 @@ class State:
         goal: what to reach, or None.
         tries: the latest runs, oldest first.
         current: the run on the figure, or None.
+        run_type: what a try is; a panel with other settings has one of its own.
     """
+
+    run_type: type[Run] = Run
 
     def __init__(self, goal: Goal | None = None) -> None:
         """Start without tries."""
@@ -156,7 +159,7 @@ class State:
     def begin(self, settings: Settings) -> Run:
         """Make the next try the current one."""
         self._count += 1
-        self.current = Run(settings, number=self._count, running=True)
+        self.current = self.run_type(settings, number=self._count, running=True)
         self.tries.append(self.current)
         return self.current
 
@@ -174,7 +177,7 @@ class State:
         """Judge a run that has ended and store it when it is whole."""
         run.running = False
         if run.finished:
-            self._judge(run)
+            run.reached, run.verdict = self.judge(run)
             self._stored[run.settings] = run
             while len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
@@ -188,13 +191,15 @@ class State:
         self.tries.clear()
         self.current = None
 
-    def _judge(self, run: Run) -> None:
+    def judge(self, run: Run) -> tuple[bool | None, str]:
+        """Return whether a run reaches the goal, or None, and a sentence."""
         if self.goal is None:
-            return
+            return None, ""
         try:
-            run.reached, run.verdict = self.goal.judge(run)
+            reached, verdict = self.goal.judge(run)
+            return bool(reached), verdict
         except Exception as error:  # a judge is a lesson's code: its slip must not end the panel
-            run.verdict = f"the goal's judge failed: {type(error).__name__}: {error}"
+            return None, f"the goal's judge failed: {type(error).__name__}: {error}"
 
 
 def pairs(values: Mapping[str, object]) -> tuple[tuple[str, object], ...]:

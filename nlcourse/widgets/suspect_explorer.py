@@ -7,11 +7,8 @@ it a try, with a verdict.
 
 from __future__ import annotations
 
-import threading
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from html import escape
 
 import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import numpy as np
@@ -23,14 +20,14 @@ from torch import Tensor
 
 from .. import plots, suspects
 from . import render
-from .compute import Parameter
+from .compute import Parameter, check_choice, settled
+from .panel import Panel
 from .state import Goal, Run, State
-from .view import button, control, html, menu
+from .view import View, button, control, menu
 
 SHARE = Parameter("share", 0.2, 0.0, 1.0, 0.01, label="throw out", percent=True)
 TOP, LAST, COLUMNS = 8, 16, 8  # pictures: the most suspicious, the last to go, and how many a row
 LOOKS = {"precision": ("blue", "-"), "recall": ("vermilion", "--")}
-_CELL = "padding:1px 8px;text-align:left;border-bottom:1px solid #8a8a8a"
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,16 +105,10 @@ class SuspectRun(Run):
 class SuspectState(State):
     """Tries of this panel."""
 
-    def add(self, choice: Choice, outcome: Outcome) -> SuspectRun:
-        """Make the next try the current one and judge it."""
-        self._count += 1
-        self.current = SuspectRun(choice, number=self._count, history=outcome)
-        self.tries.append(self.current)
-        self.end(self.current)
-        return self.current
+    run_type = SuspectRun
 
 
-class SuspectExplorer:
+class SuspectExplorer(Panel):
     """A panel with a menu of rankings and a slider for how many suspects go.
 
     Show it as the last line of a cell. Picture and numbers follow the slider; the button "Throw
@@ -150,13 +141,8 @@ class SuspectExplorer:
             for name, one in rankings.items()
         }
         self.curves = {name: sweep(one, data.is_wrong) for name, one in self.rankings.items()}
-        self._known(first or next(iter(self.rankings)))
-        self.state = SuspectState(goal)
-        self._drawing = threading.RLock()
-        self._build(first or next(iter(self.rankings)))
-        self._show()
-
-    def _build(self, first: str) -> None:
+        first = first or next(iter(self.rankings))
+        check_choice("a ranking", first, self.rankings)
         self.controls: dict[str, W.Widget] = {
             "ranking": menu("ranking", "ranking", list(self.rankings), first),
             "share": control(SHARE),
@@ -166,40 +152,19 @@ class SuspectExplorer:
             "Throw these out", "trash", "nlcourse-start", self.throw_out, "success"
         )
         self.clear_button = button("Clear tries", "eraser", "nlcourse-clear", self.clear)
-        self.goal, self.status, self.picture, self.table = (
-            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
-        )
-        wrap = W.Layout(display="flex", flex_flow="row wrap")
-        settings = W.Box(list(self.controls.values()), layout=wrap)
-        buttons = W.HBox([self.button, self.clear_button])
-        parts = [self.goal, settings, buttons, self.status, self.picture, self.table]
-        self.box = W.VBox(parts)
-        self.box.add_class("nlcourse-explorer")
+        buttons = (self.button, self.clear_button)
+        super().__init__(SuspectState(goal), View(self.controls.values(), buttons=buttons))
         for widget in self.controls.values():
             widget.observe(lambda change: self._show(), "value")
-
-    @property
-    def settings(self) -> Choice:
-        """What the controls say now."""
-        # Sliders step in floats: 0.15000000000000002 and 0.15 are one setting.
-        share = round(self.controls["share"].value, 6)
-        return Choice(self.controls["ranking"].value, share)
-
-    @property
-    def run(self) -> SuspectRun | None:
-        """The latest try."""
-        return self.state.current
-
-    @property
-    def tries(self) -> list[SuspectRun]:
-        """The latest tries, oldest first."""
-        return list(self.state.tries)
+        self._show()
 
     def throw_out(self) -> SuspectRun:
         """Make a try of what the controls say, and judge it."""
         choice = self.settings
         if self.state.recall(choice) is None:
-            self.state.add(choice, self._outcome(choice))
+            run = self.state.begin(choice)
+            run.history = self._outcome(choice)
+            self.state.end(run)
         self._show()
         return self.run
 
@@ -210,7 +175,7 @@ class SuspectExplorer:
             ValueError: an unknown ranking, or a share outside [0, 1].
         """
         if ranking is not None:
-            self._known(ranking)
+            check_choice("a ranking", ranking, self.rankings)
         if share is not None and not 0 <= share <= 1:
             raise ValueError(f"Expected `share` in [0, 1], got {share}")
         for name, value in (("ranking", ranking), ("share", share)):
@@ -218,39 +183,29 @@ class SuspectExplorer:
                 self.controls[name].value = value
         return self.throw_out()
 
-    def clear(self) -> None:
-        """Forget the tries."""
-        self.state.clear()
-        self._show()
-
     def figure(self) -> Figure:
         """Return the panel's figure as a static one."""
         choice = self.settings
         ranking, curve = self.rankings[choice.ranking], self.curves[choice.ranking]
         return draw(self.data, choice, self._outcome(choice), curve, ranking.flags)
 
-    def _known(self, name: str) -> None:
-        if name not in self.rankings:
-            raise ValueError(f"Expected a ranking out of {', '.join(self.rankings)}, got {name!r}")
+    def _changed(self, changes: Mapping[str, object]) -> Choice:
+        values = self._values(changes)
+        return Choice(values["ranking"], settled(values["share"]))
 
     def _outcome(self, choice: Choice) -> Outcome:
         return outcome(self.rankings[choice.ranking], self.data.is_wrong, choice.share)
 
-    def _show(self) -> None:
+    def _picture(self) -> str:
         choice = self.settings
-        with self._drawing:
-            current = SuspectRun(choice, history=self._outcome(choice))
-            self.picture.value = figure_html(self.figure(), current.summary())
-        self.goal.value = render.goal_html(self.state.goal)
-        self.table.value = tries_html(self.state)
-        self.status.value = status_html(self.run, choice)
+        now = SuspectRun(choice, history=self._outcome(choice))
+        return render.picture_html(self.figure(), f"{now.summary()}.")
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        # What a reader sees where no kernel runs (GitHub, nbviewer).
-        data["text/plain"] = "A live panel: run the notebook in JupyterLab to use it."
-        return data
+    def _status(self, note: str) -> str:
+        return render.status_line(note or status(self.run, self.settings))
+
+    def _table(self) -> str:
+        return render.trace_html(self.tries, self.run, _cells)
 
 
 # ---- compute -------------------------------------------------------------------------------------
@@ -405,49 +360,22 @@ def _pictures_in_words(data, shown: tuple[list[int], list[int]]) -> str:
     )
 
 
-def figure_html(figure: Figure, words: str) -> str:
-    """Return picture, alternative text and live caption as one piece of HTML."""
-    source = b64encode(plots.png(figure)).decode()
-    return (
-        f'<figure style="margin:0"><img alt="{escape(figure.alt_text)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{source}">'
-        f'<figcaption aria-live="polite">{escape(words)}.</figcaption></figure>'
-    )
+def status(run: SuspectRun | None, choice: Choice) -> str:
+    """Say the verdict while the controls still say what was tried."""
+    if run is None or run.settings != choice:
+        return 'Move the slider, then press "Throw these out".'
+    return f"Try {run.number}. {render.judged(run, run.verdict or run.summary())}"
 
 
-def status_html(run: SuspectRun | None, choice: Choice) -> str:
-    """Return the verdict while the controls still say what was tried."""
-    words = 'Move the slider, then press "Throw these out".'
-    if run is not None and run.settings == choice:
-        mark = {True: "✓ Goal reached: ", False: "✗ Not yet: ", None: ""}[run.reached]
-        words = f"Try {run.number}. {mark}{run.verdict or run.summary()}"
-    return f'<p role="status" aria-live="polite" style="margin:0">{escape(words)}</p>'
-
-
-def tries_html(state: SuspectState) -> str:
-    """Return the table of tries; empty without any."""
-    if not state.tries:
-        return ""
-    heads = ("try", "ranking", "thrown out", "precision", "recall", "verdict")
-    row = "".join(f'<th scope="col" style="{_CELL}">{head}</th>' for head in heads)
-    body = "".join(_try_html(run, run is state.current) for run in state.tries)
-    return (
-        '<table style="border-collapse:collapse"><caption style="text-align:left">Your tries'
-        f"</caption><thead><tr>{row}</tr></thead><tbody>{body}</tbody></table>"
-    )
-
-
-def _try_html(run: SuspectRun, current: bool) -> str:
+def _cells(run: SuspectRun) -> dict[str, str]:
     out, choice = run.history, run.settings
-    mark = {True: "✓ ", False: "✗ ", None: ""}[run.reached]
-    cells: Sequence[str] = (
-        choice.ranking, f"{choice.share:.0%}", _percent(out.precision), _percent(out.recall),
-        mark + run.verdict,
-    )  # fmt: skip
-    row = "".join(f'<td style="{_CELL}">{escape(cell)}</td>' for cell in cells)
-    head = f"► {run.number}" if current else str(run.number)
-    aria = ' aria-current="true"' if current else ""
-    return f'<tr{aria}><th scope="row" style="{_CELL}">{head}</th>{row}</tr>'
+    return {
+        "ranking": choice.ranking,
+        "thrown out": f"{choice.share:.0%}",
+        "precision": _percent(out.precision),
+        "recall": _percent(out.recall),
+        "verdict": render.marked(run, run.verdict),
+    }
 
 
 def _percent(value: float) -> str:

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import functools
 import threading
-from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
 
-import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -23,10 +20,10 @@ from ..history import History
 from ..models import mlp
 from ..stacked import fit_stacked
 from . import render
-from .compute import Corruption, Parameter, noise_choices
-from .runner import Runner
+from .compute import Corruption, Parameter, check_choice, noise_choices, settled
+from .panel import RunPanel
 from .state import Goal, Run, State
-from .view import button, control, html, menu
+from .view import View, control, menu
 
 RATES = tuple(rate / 10 for rate in range(9))
 CURVES = {
@@ -135,15 +132,10 @@ class SweepTry(Run):
 class SweepState(State):
     """Tries of this panel."""
 
-    def begin(self, settings: SweepSettings) -> SweepTry:
-        """Make the next try the current one."""
-        self._count += 1
-        self.current = SweepTry(settings, number=self._count, running=True)
-        self.tries.append(self.current)
-        return self.current
+    run_type = SweepTry
 
 
-class NoiseSweep:
+class NoiseSweep(RunPanel):
     """A panel: choose noise, learning rate, width and seeds; Start draws the sweep as it trains.
 
     The same settings again show the stored sweep. :meth:`try_out` does the same from code, and
@@ -183,54 +175,10 @@ class NoiseSweep:
             raise ValueError(f"Expected at least two growing noise `rates`, got {rates}")
         self.dataset = dataset
         self.noise = noise_choices(noise_kinds)
-        self.state = SweepState(goal)
         self.controls = self._controls(lr, width, seeds, epochs, max_epochs)
-        self.goal, self.status, self.picture = (
-            html(f"nlcourse-{name}") for name in ("goal", "status", "figure")
-        )
-        self.box = self._lay_out()
-        self.runner = Runner(self._train, self._show_run, self.state.end)
-        self._drawing = threading.RLock()
+        view = View(self.controls.values(), buttons=self._buttons())
+        super().__init__(SweepState(goal), view, self._train)
         self._show()
-
-    @property
-    def settings(self) -> SweepSettings:
-        """What the controls say now."""
-        return self._changed({})
-
-    @property
-    def run(self) -> SweepTry | None:
-        """The sweep on the figure."""
-        return self.state.current
-
-    @property
-    def tries(self) -> list[SweepTry]:
-        """The latest sweeps, oldest first."""
-        return list(self.state.tries)
-
-    def start(self) -> None:
-        """Train in the background, or show the stored sweep; what is on stops."""
-        settings = self.settings
-        if not self._recall(settings):
-            run = self.state.begin(settings)
-            self._say()
-            self.runner.start(run)
-
-    def stop(self) -> None:
-        """End the sweep at its next step and keep its curves."""
-        self.runner.stop()
-        if self.runner.running:
-            self._say("Stopping …")
-
-    def clear(self) -> None:
-        """Stop, and forget the tries."""
-        self.runner.stop()
-        self.state.clear()
-        self._show()
-
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the background, at most `timeout` seconds; return whether it has ended."""
-        return self.runner.wait(timeout)
 
     def try_out(self, **changes) -> SweepTry:
         """Train and wait, with the controls' values but for some changes.
@@ -245,29 +193,7 @@ class NoiseSweep:
             ValueError: a setting that the panel does not have.
             Exception: whatever ended the sweep.
         """
-        settings = self._changed(changes)
-        if not self._recall(settings):
-            self.runner.blocking(self.state.begin(settings))
-        if self.run.error is not None:
-            raise self.run.error
-        return self.run
-
-    def figure(self) -> Figure:
-        """Return the panel's figure as a static one, earlier tries in grey.
-
-        Raises:
-            ValueError: nothing was tried yet.
-        """
-        if self.run is None:
-            raise ValueError("Nothing was tried yet: press Start or call `try_out()` first")
-        return draw(self.run, self.state.ghosts)
-
-    def _repr_mimebundle_(self, **kwargs) -> dict:
-        bundle = self.box._repr_mimebundle_(**kwargs)
-        data = bundle[0] if isinstance(bundle, tuple) else bundle
-        # What a reader sees where no kernel runs (GitHub, nbviewer).
-        data["text/plain"] = "A live panel: run the notebook in JupyterLab to use it."
-        return data
+        return self._try(self._changed(changes))
 
     def _controls(self, lr: float, width: int, seeds: int, epochs: int, max_epochs: int) -> dict:
         kinds = list(self.noise)
@@ -280,39 +206,11 @@ class NoiseSweep:
         controls = {"noise_kind": menu("noise-kind", "noise", kinds, kinds[0])}
         return controls | {parameter.name: control(parameter) for parameter in numbers}
 
-    def _lay_out(self) -> W.VBox:
-        wrap = W.Layout(display="flex", flex_flow="row wrap")
-        buttons = W.HBox(
-            [
-                button("Start", "play", "nlcourse-start", self.start, "success"),
-                button("Stop", "stop", "nlcourse-stop", self.stop),
-                button("Clear tries", "eraser", "nlcourse-clear", self.clear),
-            ]
-        )
-        controls = W.Box(list(self.controls.values()), layout=wrap)
-        box = W.VBox([self.goal, controls, buttons, self.status, self.picture])
-        box.add_class("nlcourse-explorer")
-        return box
-
     def _changed(self, changes: Mapping[str, object]) -> SweepSettings:
-        for name in changes:
-            if name not in self.controls:
-                known = ", ".join(self.controls)
-                raise ValueError(f"Expected settings out of {known}, got {name!r}")
-        values = {name: widget.value for name, widget in self.controls.items()} | dict(changes)
-        if values["noise_kind"] not in self.noise:
-            known = ", ".join(self.noise)
-            raise ValueError(f"Expected `noise_kind` out of {known}, got {values['noise_kind']!r}")
-        # Sliders step in floats: 0.15000000000000002 and 0.15 are one setting.
-        values["lr"] = float(f"{values['lr']:.6g}")
+        values = self._values(changes)
+        check_choice("`noise_kind`", values["noise_kind"], self.noise)
+        values["lr"] = settled(values["lr"])
         return SweepSettings(rates=self.rates, **values)
-
-    def _recall(self, settings: SweepSettings) -> bool:
-        known = self.state.recall(settings) is not None
-        if known:
-            self.runner.stop()
-            self._show("These settings were trained before:")
-        return known
 
     def _train(self, settings: SweepSettings, stop: threading.Event, on_epoch) -> Sweep:
         clean = self._data()
@@ -337,19 +235,14 @@ class NoiseSweep:
             self.dataset = datasets.load(self.dataset)
         return self.dataset
 
-    def _show_run(self, run: SweepTry) -> None:
-        if run is self.state.current:
-            self._show()
+    def _draw(self, run: SweepTry | None, ghosts: Sequence[SweepTry]) -> Figure:
+        return draw(run, ghosts)
 
-    def _show(self, note: str = "") -> None:
-        with self._drawing:
-            run, ghosts = self.run, self.state.ghosts
-            self.picture.value = figure_html(draw(run, ghosts), run, len(ghosts))
-        self._say(note)
-
-    def _say(self, note: str = "") -> None:
-        self.goal.value = render.goal_html(self.state.goal)
-        self.status.value = render.status_html(self.run, note)
+    def _caption(self, run: SweepTry | None, ghosts: int) -> str:
+        if run is None:
+            return "Choose settings, then press Start."
+        where = f"epoch {len(run.history)} of {run.settings.epochs}"
+        return f"Try {run.number}, {where}: {run.summary()}.{render.in_grey(ghosts)}"
 
 
 # ---- render --------------------------------------------------------------------------------------
@@ -417,25 +310,4 @@ def alt_text(run: SweepTry | None, ghosts: Sequence[SweepTry] = ()) -> str:
     return (
         f"Test accuracy in percent against the noise rate in percent, {run.settings.in_words()}, "
         f"means over the seeds. {' '.join([*told, *grey])}"
-    )
-
-
-def figure_html(figure: Figure, run: SweepTry | None, ghosts: int = 0) -> str:
-    """Return picture, alternative text and caption as one piece of HTML.
-
-    The caption is a polite live region, busy while the sweep is on.
-    """
-    words = "Choose settings, then press Start."
-    if run is not None:
-        where = f"epoch {len(run.history)} of {run.settings.epochs}"
-        words = f"Try {run.number}, {where}: {run.summary()}."
-    if ghosts:
-        words += f" In grey: {ghosts} earlier {'try' if ghosts == 1 else 'tries'}."
-    busy = "true" if run is not None and run.running else "false"
-    source = b64encode(plots.png(figure)).decode()
-    return (
-        f'<figure style="margin:0" aria-busy="{busy}">'
-        f'<img alt="{escape(figure.alt_text)}" style="max-width:100%" '
-        f'src="data:image/png;base64,{source}">'
-        f'<figcaption aria-live="polite">{escape(words)}</figcaption></figure>'
     )

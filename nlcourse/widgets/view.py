@@ -1,4 +1,4 @@
-"""The face of a panel: sliders, menus, buttons and four pieces of HTML.
+"""The face of every panel: sliders, menus, buttons and four pieces of HTML.
 
 All that knows ipywidgets is here.
 
@@ -73,12 +73,37 @@ class View:
     """The widgets of a panel and where they stand.
 
     Args:
+        rows: the controls, a row for each group; a row breaks where the panel ends.
+        buttons: what stands below the controls.
+    """
+
+    def __init__(self, *rows: Iterable[W.Widget], buttons: Sequence[W.Button]) -> None:
+        """Put the widgets together; nothing is displayed yet."""
+        self.goal, self.status, self.figure, self.tries = (
+            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
+        )
+        self.buttons = W.HBox(buttons)
+        controls = [row_of(row) for row in rows]
+        self.box = W.VBox(
+            [self.goal, *controls, self.buttons, self.status, self.figure, self.tries]
+        )
+        self.box.add_class("nlcourse-explorer")
+
+    def insert(self, widget: W.Widget, *, above: W.Widget) -> None:
+        """Put one more widget into the panel, above another."""
+        parts = list(self.box.children)
+        parts.insert(parts.index(above), widget)
+        self.box.children = parts
+
+
+class MethodView(View):
+    """A panel on which the parameters of the chosen method follow the other controls.
+
+    Args:
         controls: the widgets of the settings, by name, in the order of the panel.
         hidden: names of controls that are not shown.
-        methods: the methods on offer; the parameters of the chosen one are shown.
-        on_start: called when Start is pressed.
-        on_stop: called when Stop is pressed.
-        on_clear: called when "Clear tries" is pressed.
+        methods: the methods on offer.
+        buttons: Start, Stop and Clear.
     """
 
     def __init__(
@@ -87,50 +112,31 @@ class View:
         *,
         hidden: Iterable[str],
         methods: Sequence[MethodChoice],
-        on_start: Callable[[], None],
-        on_stop: Callable[[], None],
-        on_clear: Callable[[], None],
+        buttons: Sequence[W.Button],
     ) -> None:
-        """Build the widgets; nothing is displayed yet."""
-        self.controls = controls
-        self.hidden = set(hidden)
+        """Build the parameters' widgets."""
+        self.controls, self.hidden = controls, set(hidden)
+        self.start, self.stop, self.clear = buttons
         self.parameters = {
             choice.name: {p.name: control(p) for p in choice.parameters} for choice in methods
         }
-        self.start = button("Start", "play", "nlcourse-start", on_start, "success")
-        self.stop = button("Stop", "stop", "nlcourse-stop", on_stop)
-        self.clear = button("Clear tries", "eraser", "nlcourse-clear", on_clear)
-        self.goal, self.status, self.figure, self.tries = (
-            html(f"nlcourse-{name}") for name in ("goal", "status", "figure", "tries")
-        )
-        self.box = self._lay_out()
+        super().__init__(self._shown(controls), buttons=buttons)
+        self.parameter_box = row_of(())
+        self.insert(self.parameter_box, above=self.buttons)
         controls["method"].observe(lambda change: self._show_parameters(), "value")
         self._show_parameters()
 
-    def _lay_out(self) -> W.VBox:
-        wrap = W.Layout(display="flex", flex_flow="row wrap")
-        shown = [widget for name, widget in self.controls.items() if name not in self.hidden]
-        self.parameter_box = W.Box(layout=wrap)
-        buttons = W.HBox([self.start, self.stop, self.clear])
-        box = W.VBox(
-            [
-                self.goal,
-                W.Box(shown, layout=wrap),
-                self.parameter_box,
-                buttons,
-                self.status,
-                self.figure,
-                self.tries,
-            ]
-        )
-        box.add_class("nlcourse-explorer")
-        return box
+    def _shown(self, widgets: dict[str, W.Widget]) -> list[W.Widget]:
+        return [widget for name, widget in widgets.items() if name not in self.hidden]
 
     def _show_parameters(self) -> None:
         chosen = self.parameters[self.controls["method"].value]
-        self.parameter_box.children = tuple(
-            widget for name, widget in chosen.items() if name not in self.hidden
-        )
+        self.parameter_box.children = self._shown(chosen)
+
+
+def row_of(widgets: Iterable[W.Widget]) -> W.Box:
+    """Return widgets beside each other, in more lines than one where the panel is narrow."""
+    return W.Box(list(widgets), layout=W.Layout(display="flex", flex_flow="row wrap"))
 
 
 def button(
