@@ -29,6 +29,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+AS_IT_IS = "none"  # no noise of ours: the labels that a data set has
 KINDS = ("symmetric", "symmetric-including-true", "pairflip", "asymmetric", "instance")
 
 # The maps of the papers: true class -> wrong class. Classes that are not listed keep their labels.

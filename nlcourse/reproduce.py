@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import noise, real_sets, recipes, results
-from .sweep import AS_IT_IS
 from .training import DivergedError
 
 SETTINGS = ("cifar10-fast", "cifar10")
@@ -97,7 +96,7 @@ def queue(
             )
     for seed, setting in itertools.product(seeds, settings):
         data = recipes.find(setting, known[setting][0]).data
-        own = ((AS_IT_IS, 0.0),) if data in real_sets.NAMES else noises
+        own = ((noise.AS_IT_IS, 0.0),) if data in real_sets.NAMES else noises
         for (kind, rate), method in itertools.product(own, methods):
             if method in known[setting]:
                 recipe = recipes.find(setting, method, noise=kind, rate=rate)
@@ -167,7 +166,7 @@ def _key(job: Job, examples: int, epochs: int) -> dict:
 def _train(job, clean, epochs, end, checkpoint, device, progress, say) -> dict | None:
     """Train one run; None when the time was up before it ended."""
     noisy = clean
-    if job.noise != AS_IT_IS:
+    if job.noise != noise.AS_IT_IS:
         noisy = noise.inject(clean, job.noise, job.rate, seed=job.seed)
     say(f"{job}: {epochs} epochs" + (", going on" if checkpoint.exists() else ""))
     ended = ""

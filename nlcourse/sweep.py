@@ -26,11 +26,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from . import recipes, results
-from .noise import KINDS
+from .noise import AS_IT_IS, KINDS
 
 KEY = ("setting", "method", "data", "examples", "noise", "rate", "seed", "epochs")
 MEASURED = ("best", "last", "mean_of_last_ten", "memorized", "seconds")
-AS_IT_IS = "none"  # labels as the data set has them
 PATIENCE = 10  # seconds to wait for a Dask scheduler
 NO_DASK = "Dask is missing: pip install -e '.[cluster]'"
 

@@ -311,3 +311,46 @@ def test_every_control_has_a_name_and_every_picture_a_text(panel):
 def test_no_cell_of_the_lesson_ended_in_an_error(page):
     errors = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
     assert errors.all_inner_texts() == []
+
+
+def panels_in_kernel(page) -> int:
+    """Return how many panels ipywidgets holds in the notebook's kernel."""
+    return int(
+        page.evaluate(
+            """async () => {
+                const { kernel } = window.jupyterapp.shell.currentWidget.sessionContext.session;
+                const panels = `len([w for w in __import__('ipywidgets').widgets.widget._instances
+                    .values() if 'nlcourse-explorer' in getattr(w, '_dom_classes', ())])`;
+                const asked = kernel.requestExecute({ code: '', user_expressions: { panels } });
+                const reply = await asked.done;
+                return reply.content.user_expressions.panels.data['text/plain'];
+            }"""
+        )
+    )
+
+
+def run_panel_cell_again(page) -> None:
+    """Run the cell that makes the explorer once more."""
+    page.evaluate(
+        """async () => {
+            const notebook = window.jupyterapp.shell.currentWidget.content;
+            notebook.activeCellIndex = notebook.widgets.findIndex(
+                cell => cell.model.sharedModel.getSource().includes('Explorer('));
+            await window.jupyterapp.commands.execute('notebook:run-cell');
+        }"""
+    )
+
+
+def test_a_cell_run_again_replaces_its_panel_and_ends_its_run(panel):
+    held, shown = panels_in_kernel(panel.page), panel.page.locator(".nlcourse-explorer").count()
+    panel.set_epochs(120)
+    panel.start.click()
+    panel.wait_for("busy && /epoch \\d+ of/.test(caption)")
+    run_panel_cell_again(panel.page)
+    panel.wait_for("!busy && /press Start/.test(caption)")
+    assert panel.page.locator(".nlcourse-explorer").count() == shown
+    assert panels_in_kernel(panel.page) == held
+    panel.start.click()  # the new panel is alive
+    panel.wait_for("/epoch \\d+ of/.test(caption)")
+    panel.stop.click()
+    panel.wait_for("!busy")

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -17,7 +18,6 @@ from .state import Settings
 OnEpoch = Callable[[History], None]
 Corruption = Callable[[object, float, int], object]
 
-AS_IT_IS = "none"
 KEPT_DATA = 3  # corrupted versions of the data kept: enough to go back and forth, little memory
 
 
@@ -149,10 +149,10 @@ def noise_choices(
     for kind in [kinds] if isinstance(kinds, (str, Mapping)) else kinds:
         if isinstance(kind, Mapping):
             choices |= kind
-        elif kind == AS_IT_IS:
+        elif kind == noise.AS_IT_IS:
             choices[kind] = lambda dataset, rate, seed: dataset
         else:
-            check_choice("noise kinds", kind, (*noise.KINDS, AS_IT_IS))
+            check_choice("noise kinds", kind, (*noise.KINDS, noise.AS_IT_IS))
             choices[kind] = functools.partial(_inject, kind)
     return choices
 
@@ -220,9 +220,7 @@ class Trainer:
         """Return a data set without noise, loaded at most once."""
         with self._lock:
             if self.data[name] is None:
-                from .. import datasets
-
-                self.data[name] = datasets.load(name)
+                self.data[name] = load(name)
             return self.data[name]
 
     def corrupted(self, settings: Settings):
@@ -261,6 +259,25 @@ class Trainer:
             on_epoch=on_epoch,
             **options,
         )
+
+
+_LOADED: WeakValueDictionary[str, object] = WeakValueDictionary()
+
+
+def load(dataset):
+    """Return a data set by its name; panels that show the same one share it.
+
+    Args:
+        dataset: a name of ``datasets.NAMES``, or a data set, which is returned as it is.
+    """
+    if not isinstance(dataset, str):
+        return dataset
+    from .. import datasets
+
+    loaded = _LOADED.get(dataset)
+    if loaded is None:
+        loaded = _LOADED[dataset] = datasets.load(dataset)
+    return loaded
 
 
 def warm_up() -> None:

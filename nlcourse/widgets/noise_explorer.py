@@ -21,7 +21,7 @@ from torch import Tensor
 
 from .. import human_noise, noise, plots
 from . import render
-from .compute import Parameter, check_choice, settled
+from .compute import Parameter, check_choice, load, settled
 from .panel import Panel
 from .state import Goal, State
 from .view import View, button, control, menu
@@ -190,7 +190,7 @@ class NoiseExplorer(Panel):
             check_choice("kinds", kind, KINDS)
         if not 0 <= rate <= 1:
             raise ValueError(f"Expected `rate` in [0, 1], got {rate:g}: the share to change")
-        self.data = _loaded(dataset)
+        self.data = load(dataset)
         self.samples = _samples(self.data)
         self.controls = self._controls(kinds, rate)
         self.keep_button = button("Keep this try", "map-pin", "nlcourse-keep", self.keep)
@@ -333,14 +333,6 @@ class LatestOnly:
                 with self._lock:
                     self._thread = None  # the next question starts afresh
                 raise
-
-
-def _loaded(dataset):
-    if isinstance(dataset, str):
-        from .. import datasets
-
-        return datasets.load(dataset)
-    return dataset
 
 
 def _samples(data) -> list[int]:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 from matplotlib.figure import Figure
 
-from . import render
+from . import place, render
 from .compute import check_choice
 from .runner import Runner, Train
 from .state import Run, State
@@ -38,6 +38,7 @@ class Panel:
         # "figure" and "tries" of a panel are what a caller asks for, not widgets.
         self.picture, self.table = view.figure, view.tries
         self._drawing = threading.RLock()  # the worker and the cell may draw at the same time
+        place.take(self)
 
     @property
     def settings(self) -> Hashable:
@@ -58,6 +59,11 @@ class Panel:
         """Forget the tries."""
         self.state.clear()
         self._show()
+
+    def close(self) -> None:
+        """Take the panel off the screen for good; another has its place."""
+        self.state.forget()
+        self.view.close()
 
     def _repr_mimebundle_(self, **kwargs) -> dict:
         bundle = self.box._repr_mimebundle_(**kwargs)
@@ -142,6 +148,11 @@ class RunPanel(Panel):
         """Stop, and forget the tries and their ghosts."""
         self.runner.stop()
         super().clear()
+
+    def close(self) -> None:
+        """End the run and take the panel off the screen for good; another has its place."""
+        self.runner.stop()
+        super().close()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the run, at most `timeout` seconds; return whether it has ended."""

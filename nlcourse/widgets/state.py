@@ -191,6 +191,11 @@ class State:
         self.tries.clear()
         self.current = None
 
+    def forget(self) -> None:
+        """Forget everything, stored runs too."""
+        self.clear()
+        self._stored.clear()
+
     def judge(self, run: Run) -> tuple[bool | None, str]:
         """Return whether a run reaches the goal, or None, and a sentence."""
         if self.goal is None:

@@ -20,7 +20,7 @@ from ..history import History
 from ..models import mlp
 from ..stacked import fit_stacked
 from . import render
-from .compute import Corruption, Parameter, check_choice, noise_choices, settled
+from .compute import Corruption, Parameter, check_choice, load, noise_choices, settled
 from .panel import RunPanel
 from .state import Goal, Run, State
 from .view import View, control, menu
@@ -213,7 +213,8 @@ class NoiseSweep(RunPanel):
         return SweepSettings(rates=self.rates, **values)
 
     def _train(self, settings: SweepSettings, stop: threading.Event, on_epoch) -> Sweep:
-        clean = self._data()
+        # Kept, so that the next sweep does not read it anew.
+        clean = self.dataset = load(self.dataset)
         corrupt = self.noise[settings.noise_kind]
         grid = [(rate, seed) for rate in settings.rates for seed in range(settings.seeds)]
         histories = fit_stacked(
@@ -227,13 +228,6 @@ class NoiseSweep(RunPanel):
             on_epoch=lambda histories: on_epoch(Sweep(settings.rates, histories)),
         )
         return Sweep(settings.rates, histories)
-
-    def _data(self):
-        if isinstance(self.dataset, str):
-            from .. import datasets
-
-            self.dataset = datasets.load(self.dataset)
-        return self.dataset
 
     def _draw(self, run: SweepTry | None, ghosts: Sequence[SweepTry]) -> Figure:
         return draw(run, ghosts)

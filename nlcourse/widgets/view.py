@@ -95,6 +95,21 @@ class View:
         parts.insert(parts.index(above), widget)
         self.box.children = parts
 
+    def close(self) -> None:
+        """Empty and close all widgets: ipywidgets keeps what nobody closes for ever."""
+        _close(self.box)
+
+
+def _close(widget: W.Widget) -> None:
+    """Close a widget and those that it holds: children, layout, style."""
+    for value in widget.trait_values(sync=True).values():
+        for held in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(held, W.Widget):
+                _close(held)
+    if isinstance(widget, W.HTML):
+        widget.value = ""  # a notebook's Out remembers the panel, but needs no pictures
+    widget.close()
+
 
 class MethodView(View):
     """A panel on which the parameters of the chosen method follow the other controls.
@@ -125,6 +140,13 @@ class MethodView(View):
         self.insert(self.parameter_box, above=self.buttons)
         controls["method"].observe(lambda change: self._show_parameters(), "value")
         self._show_parameters()
+
+    def close(self) -> None:
+        """Close what is hidden, too."""
+        for widgets in (self.controls, *self.parameters.values()):
+            for widget in widgets.values():
+                _close(widget)
+        super().close()
 
     def _shown(self, widgets: dict[str, W.Widget]) -> list[W.Widget]:
         return [widget for name, widget in widgets.items() if name not in self.hidden]
