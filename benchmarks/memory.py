@@ -5,9 +5,8 @@
 Peak: one epoch of a small CNN on CIFAR-10 (random pixels of its size: 60,000 uint8 images) beside
 the bytes of the data. What network, activations and Python need is measured with 4,096 images in a
 process of its own and taken off. Growth: the resident memory of one process over 100 runs, and over
-100 panels with a run each, each in the place of the one before, as when a cell is run again (and
-all of them remembered, as a notebook's ``Out`` does). Resident memory is read from /proc (Linux);
-on a GPU the peak of its own memory is told too.
+100 panels with a run each, each in the place of the one before, as when a cell is run again.
+Resident memory is read from /proc (Linux); on a GPU the peak of its own memory is told too.
 """
 
 from __future__ import annotations
@@ -33,7 +32,6 @@ TRAIN, TEST = 50_000, 10_000
 FEW = 4096
 RUNS, FIRST = 100, 20  # caches fill in the first runs
 PROCESS = Path("/proc/self")
-OUT = []
 
 
 def resident(name: str = "VmRSS") -> int:
@@ -113,9 +111,7 @@ def runs_and_panels() -> None:
 def panel_of_a_cell(place, make, number: int) -> None:
     """Do what a cell with a panel does when it runs once more."""
     place.running_cell = lambda: ("cell", number)
-    panel = make(epochs=2, seed=number)
-    panel.try_out()
-    OUT.append(panel)
+    make(epochs=2, seed=number).try_out()
 
 
 def tell(name: str, value: float, goal: float, details: str) -> None:

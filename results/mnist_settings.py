@@ -29,7 +29,7 @@ TRIES = (
                                 {"arguments": {"beta": 0.7, "lambda_": 3.0}})),
     ("nce-rce", "symmetric", 0.4, ({}, SLOW)),
     ("co-teaching-plus", "symmetric", 0.4, ({}, SLOW)),
-    ("cdr", "symmetric", 0.6, ({}, SLOW)),
+    ("cdr", "symmetric", 0.6, ({}, SLOW, {"arguments": {"decay": 0.0}})),
     ("t-revision", "symmetric", 0.6, ({}, SLOW)),
 )  # fmt: skip
 

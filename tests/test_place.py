@@ -110,6 +110,16 @@ def test_outside_of_a_notebook_there_is_no_cell(monkeypatch, shell):
     assert place.running_cell() is None
 
 
+def test_out_does_not_hold_what_was_replaced(cell, monkeypatch):
+    cell("a", 1)
+    first, other = quick(), object()
+    names = {"Out": {3: first, 5: other}, "_3": first, "_5": other}
+    fake_shell(monkeypatch, SimpleNamespace(user_ns=names))
+    cell("a", 2)
+    quick().close()
+    assert names == {"Out": {5: other}, "_5": other}
+
+
 def test_widgets_are_emptied():
     panel = quick()
     assert isinstance(panel.picture, W.HTML)

@@ -31,15 +31,29 @@ def take(panel: _Closable) -> None:
     if before != execution:
         for old in panels:
             old.close()
+            _forget_output(old)
         panels = []
     _IN_CELL[cell] = execution, [*panels, panel]
 
 
 def running_cell() -> tuple[str, int] | None:
     """Return the running cell's identifier and the number of its execution."""
-    ipython = sys.modules.get("IPython")  # not imported: then nobody runs cells
-    shell = ipython.get_ipython() if ipython is not None else None
-    if shell is None or not hasattr(shell, "get_parent"):  # a plain IPython prompt
+    shell = _shell()
+    if not hasattr(shell, "get_parent"):  # no IPython, or its plain prompt
         return None
     cell = shell.get_parent().get("metadata", {}).get("cellId")
     return (cell, shell.execution_count) if cell else None
+
+
+def _shell():
+    ipython = sys.modules.get("IPython")  # not imported: then nobody runs cells
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def _forget_output(panel: _Closable) -> None:
+    """Take a panel out of ``Out``, where a notebook keeps all that its cells have shown."""
+    names = getattr(_shell(), "user_ns", {})
+    outputs = names.get("Out", {})
+    for number in [number for number, shown in outputs.items() if shown is panel]:
+        del outputs[number]
+        names.pop(f"_{number}", None)
