@@ -56,8 +56,10 @@ def main() -> None:
                     whole(steps(fast, shape, batch_size, count)), plain,
                     goal=1.0, pairs=5)  # fmt: skip
     shape = (3, 32, 32)
-    fast, compiled = (accelerate(small_cnn(shape, 10), "cpu", "bfloat16") for _ in range(2))
-    compiled.compile()  # `fit` would not: here it shows why
+    fast, compiled = (
+        accelerate(small_cnn(shape, 10), "cpu", "bfloat16", compiled=compiled)  # `fit` would not
+        for compiled in (False, True)
+    )
     compare("compiled / not compiled: small CNN, CIFAR-10, batch 128, bfloat16",
             whole(steps(compiled, shape, 128, STEPS)), whole(steps(fast, shape, 128, STEPS)),
             goal=1.0, pairs=5)  # fmt: skip

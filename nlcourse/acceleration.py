@@ -6,8 +6,6 @@ it computes in between. Measured in ``benchmarks/precision.py``.
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +30,9 @@ def accelerate(
         precision: "float32", or "bfloat16": then it multiplies numbers of 8 digits (base 2) in
             place of 24. Weights, sums and logits stay float32. The network's attribute
             ``precision`` says which.
-        compiled: let ``torch.compile`` write one program for it. That takes up to a minute and is
-            done on CUDA alone: on a processor it was measured and made nothing faster.
+        compiled: let ``torch.compile`` write one program for it, which takes up to a minute. What
+            cannot be compiled runs as it is. On a processor it was measured and made nothing
+            faster, so that `fit` compiles on CUDA alone.
 
     Raises:
         ValueError: another precision.
@@ -44,7 +43,6 @@ def accelerate(
     if device.type in ("cpu", "cuda"):
         # The channels of one pixel side by side, as convolutions read them.
         network = network.to(memory_format=torch.channels_last)
-    compiled = compiled and device.type == "cuda" and importlib.util.find_spec("triton") is not None
     network.precision = precision
     if precision == "bfloat16":
         arithmetic = _Bfloat16(device.type)
@@ -55,7 +53,7 @@ def accelerate(
         network.register_forward_pre_hook(begin)
         network.register_forward_hook(end, always_call=True)
     if compiled:
-        torch._dynamo.config.suppress_errors = True  # what cannot be compiled runs as it is
+        torch._dynamo.config.suppress_errors = True
         network.compile()
     return network
 

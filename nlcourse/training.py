@@ -150,7 +150,7 @@ def fit(
     def make_fast_network() -> nn.Module:
         made = make_network()
         chosen = precision or fastest_precision(made, data.images, device)
-        return accelerate(made, device, chosen, compiled=compiled)
+        return accelerate(made, device, chosen, compiled=compiled and device.type == "cuda")
 
     with own_random_state(device, seed), one_thread_for_small(data.images, device):
         run = _Run(

@@ -194,6 +194,23 @@ def test_a_fused_optimizer_takes_the_same_steps(make):
     torch.testing.assert_close(steps("cuda"), steps("cpu"))
 
 
+@pytest.mark.parametrize("precision", acceleration.PRECISIONS)
+def test_a_compiled_network_computes_the_same(network, images, precision):
+    plain = accelerate(copy.deepcopy(network), "cpu", precision).eval()
+    compiled = accelerate(network, "cpu", precision, compiled=True).eval()
+    torch.testing.assert_close(compiled(images), plain(images), atol=0.03, rtol=0.03)
+    assert compiled(images).dtype == torch.float32
+    assert not torch.is_autocast_enabled("cpu")
+    assert torch.equal(copy.deepcopy(compiled)(images), plain(images))  # a copy is not compiled
+
+
+def test_fit_compiles_on_cuda_alone(colourful):
+    options = {"network": small, "epochs": 1, "progress": False, "device": "cpu"}
+    method = CrossEntropy()
+    fit(method, colourful, compiled=True, **options)
+    assert method.network._compiled_call_impl is None
+
+
 @pytest.mark.gpu
 def test_a_compiled_network_learns_as_well(colourful):
     options = {"network": small, "epochs": 8, "batch_size": 20, "progress": False, "device": "cuda"}
