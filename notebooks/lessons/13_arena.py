@@ -514,8 +514,9 @@ for name in ("mnist", "fashion_mnist"):
 # %% [markdown]
 # Much comes back: DivideMix or joint optimization is among the first three
 # every time. But look at the second lines. Methods that were good on digits
-# fall **below cross entropy**, some down to guessing. Is it the method? We
-# changed one setting of each (`results/mnist_settings.py`, one run a line):
+# fall **below cross entropy**, some down to guessing. Is it the method? For
+# five of them we changed one setting (`results/mnist_settings.py`, one run a
+# line; cross entropy beside them):
 
 # %%
 print("MNIST                                      best  last ten")
