@@ -50,7 +50,7 @@ class Recipe:
         optimizer: ``kind`` and its numbers.
         schedule: ``kind`` and its numbers; empty for a constant learning rate.
         augment: arguments of :class:`~nlcourse.batches.Augment`; empty for none.
-        compiled: let ``torch.compile`` work on the networks where the device is CUDA.
+        compiled: as in ``training.fit``.
         source: where the numbers come from.
     """
 
@@ -67,7 +67,7 @@ class Recipe:
     augment: Mapping[str, object] = field(default_factory=dict)
     network_arguments: Mapping[str, object] = field(default_factory=dict)
     subset: int | None = None
-    compiled: bool = False
+    compiled: bool | str = False
     source: str = ""
 
     def load(self):

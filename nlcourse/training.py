@@ -78,7 +78,7 @@ def fit(
     seed: int = 0,
     device: torch.device | str | None = None,
     precision: str | None = None,
-    compiled: bool = False,
+    compiled: bool | str = False,
     progress: bool = True,
     checkpoint: str | Path | None = None,
     stop: threading.Event | None = None,
@@ -112,7 +112,8 @@ def fit(
         precision: "float32", or "bfloat16" for the networks' multiplications; when left out,
             what :func:`~nlcourse.acceleration.fastest_precision` says. Digits are always learned
             in float32 on a processor.
-        compiled: let ``torch.compile`` work on the networks where the device is CUDA.
+        compiled: let ``torch.compile`` work on the networks where the device is CUDA; a string is
+            its mode ("reduce-overhead": CUDA graphs).
         progress: show a bar with the time left when the run takes longer than two seconds.
         checkpoint: a file that is renewed after every epoch and continued from when it is there.
         stop: an event that ends the run at the next step when somebody sets it.
@@ -150,7 +151,7 @@ def fit(
     def make_fast_network() -> nn.Module:
         made = make_network()
         chosen = precision or fastest_precision(made, data.images, device)
-        return accelerate(made, device, chosen, compiled=compiled and device.type == "cuda")
+        return accelerate(made, device, chosen, compiled=device.type == "cuda" and compiled)
 
     with own_random_state(device, seed), one_thread_for_small(data.images, device):
         run = _Run(

@@ -194,10 +194,12 @@ def test_a_fused_optimizer_takes_the_same_steps(make):
     torch.testing.assert_close(steps("cuda"), steps("cpu"))
 
 
-@pytest.mark.parametrize("precision", acceleration.PRECISIONS)
-def test_a_compiled_network_computes_the_same(network, images, precision):
+@pytest.mark.parametrize(
+    ("precision", "mode"), [("float32", "reduce-overhead"), ("bfloat16", True)]
+)
+def test_a_compiled_network_computes_the_same(network, images, precision, mode):
     plain = accelerate(copy.deepcopy(network), "cpu", precision).eval()
-    compiled = accelerate(network, "cpu", precision, compiled=True).eval()
+    compiled = accelerate(network, "cpu", precision, compiled=mode).eval()
     torch.testing.assert_close(compiled(images), plain(images), atol=0.03, rtol=0.03)
     assert compiled(images).dtype == torch.float32
     assert not torch.is_autocast_enabled("cpu")
@@ -212,9 +214,10 @@ def test_fit_compiles_on_cuda_alone(colourful):
 
 
 @pytest.mark.gpu
-def test_a_compiled_network_learns_as_well(colourful):
+@pytest.mark.parametrize("mode", [True, "reduce-overhead"])
+def test_a_compiled_network_learns_as_well(colourful, mode):
     options = {"network": small, "epochs": 8, "batch_size": 20, "progress": False, "device": "cuda"}
     plain = fit(CrossEntropy(), colourful, **options)
-    compiled = fit(CrossEntropy(), colourful, compiled=True, **options)
+    compiled = fit(CrossEntropy(), colourful, compiled=mode, **options)
     assert compiled.settings["precision"] == "bfloat16"
     assert abs(plain.best() - compiled.best()) < 0.1
