@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO
 
 from .history import History
+from .locks import lock_of
 
 PATH = Path("board.csv")  # in the folder of the notebook
 COLUMNS = (
@@ -226,27 +227,8 @@ def _check_heads(file: IO[bytes], path: Path) -> None:
 def _locked(path: Path) -> Iterator[IO[bytes]]:
     """Open a file to read and append, and wait until nobody else has it."""
     # Unbuffered: what is written is in the file before the lock is given back.
-    with open(path, "a+b", buffering=0) as file:
-        _lock(file, True)
-        try:
-            yield file
-        finally:
-            _lock(file, False)
-
-
-try:
-    import fcntl
-
-    def _lock(file: IO[bytes], on: bool) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX if on else fcntl.LOCK_UN)
-
-except ImportError:  # Windows
-    import msvcrt
-
-    def _lock(file: IO[bytes], on: bool) -> None:
-        # The first byte stands for the file. LK_LOCK tries for ten seconds.
-        file.seek(0)
-        msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if on else msvcrt.LK_UNLCK, 1)
+    with lock_of(path), open(path, "a+b", buffering=0) as file:
+        yield file
 
 
 # The page -----------------------------------------------------------------------------------------

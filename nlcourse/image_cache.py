@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from .files import DataError
+from .locks import lock_of
 
 FORMAT = 1  # of the cache; another number makes every old cache stale
 FOLDER = "nlcourse-cache"  # beside the images, unless another place is named
@@ -308,18 +309,17 @@ def _open(file: Path, rows: np.ndarray) -> Cached:
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time decode into a folder, where the system has locks (not Windows)."""
+    """Let one process at a time decode into a folder."""
+    lock = lock_of(folder / "images")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
+        lock.acquire()
     except OSError as error:
         raise DataError(f"The cache {folder} cannot be made: {error}. {_ELSEWHERE}") from error
-    with lock:
-        with contextlib.suppress(ImportError):
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)  # falls with the process, also when it is killed
+    try:
         yield
+    finally:
+        lock.release()
 
 
 # ---------------------------------------------------------------- what is said

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .history import History
+from .locks import lock_of
 
 FOLDER = Path(__file__).parents[1] / "results"
 
@@ -86,10 +87,9 @@ class Table:
         Raises:
             RuntimeError: another process adds rows to this table.
         """
-        from filelock import FileLock, Timeout
+        from filelock import Timeout
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.path.with_name(f".{self.path.name}.lock"))
+        lock = lock_of(self.path)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -254,7 +254,8 @@ def test_the_page_is_one_file_with_a_picture_in_words(noisy, tmp_path):
     board.add(history_of(0.95), "Bo", noisy, noise="symmetric 40 %", path=path)
     to = board.write_page(path)
     assert to == tmp_path / "board.html"
-    assert sorted(each.name for each in tmp_path.iterdir()) == ["board.csv", "board.html"]
+    seen = sorted(each.name for each in tmp_path.glob("[!.]*"))
+    assert seen == ["board.csv", "board.html"]
     found = Page(to.read_text(encoding="utf-8"))
     assert all(source.startswith("data:image/png") for source in found.loads)
     assert "Ada, Mine(): last ten 70.0, best 90.0." in found.alts[0]

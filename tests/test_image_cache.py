@@ -257,7 +257,6 @@ def decode_all(base, paths, results, together):
     results.put((count[0], cached.images.sum().item()))
 
 
-@pytest.mark.skipif(os.name == "nt", reason="no locks there")
 def test_two_processes_at_once_decode_each_image_once(photos):
     base, paths = photos
     context = multiprocessing.get_context("spawn")
