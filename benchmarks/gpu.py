@@ -24,7 +24,6 @@ from nlcourse.training import fit
 
 IMAGES = 10_000
 PAIRS = 5
-SHARES = {"elr": 1 / 3, "co-teaching": 1 / 3}  # of the published time: the goals
 
 
 def compiling(data, batch_size: int, device: str) -> None:
@@ -78,12 +77,12 @@ def beside_published(data, device: str) -> None:
     """Compare an epoch of ELR and of Co-teaching with published style."""
     where = "32 x 32, ResNet-18, batch 128, GPU"
     shape = (data, resnet18_small, 128, True)
-    for name, goal in SHARES.items():
+    for name in beside.OURS:
         for label, precision in (("ours", None), ("ours in float32", "float32")):
             other = beside.Published(name, *shape, device, workers=os.cpu_count() or 1)
             compare(f"{name}: {label} / published style: {where}",
                     beside.ours(name, *shape, precision, device), other,
-                    goal=goal, pairs=PAIRS)  # fmt: skip
+                    goal=1 / 3, pairs=PAIRS)  # fmt: skip
 
 
 def main(device: str = "cuda", images: int = IMAGES) -> None:

@@ -247,14 +247,12 @@ def sweep(options: argparse.Namespace) -> int:
 
 def reproduce(options: argparse.Namespace) -> int:
     """Work through the papers' tables until the queue or the time budget ends."""
-    from nlcourse import recipes, results
     from nlcourse import reproduce as papers
+    from nlcourse import results
 
     root = course.find_root()
     settings = options.setting or papers.SETTINGS
-    known = {name for setting in settings for name in recipes.names(setting)}
-    methods = options.only or [name for name in papers.METHODS if name in known]
-    jobs = list(papers.queue(settings, methods, seeds=options.seeds))
+    jobs = list(papers.queue(settings, options.only or None, seeds=options.seeds))
     table = results.Table(root / "results" / "reproduced.csv", papers.KEY)
     print(f"{table.path}: a queue of {len(jobs)} runs", flush=True)
     if options.dry_run:

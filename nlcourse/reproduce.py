@@ -77,20 +77,23 @@ def seconds(text: str) -> float:
 
 def queue(
     settings: Sequence[str] = SETTINGS,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] | None = None,
     noises: Sequence[tuple[str, float]] = NOISES,
     seeds: Sequence[int] = (0,),
 ) -> Iterator[Job]:
     """Yield the runs in their order; a setting without a recipe for a method leaves it out.
 
+    Left out, the methods are those of :data:`METHODS` that one of the settings has a recipe for.
     Photographs with wrong labels of their own keep them: there the noise is "none".
 
     Raises:
         ValueError: no setting has a recipe for one of the methods.
     """
     known = {setting: recipes.names(setting) for setting in settings}
+    there = {name for names in known.values() for name in names}
+    methods = [name for name in METHODS if name in there] if methods is None else methods
     for method in methods:
-        if not any(method in names for names in known.values()):
+        if method not in there:
             raise ValueError(
                 f"Expected methods with a recipe in {', '.join(settings)}, got {method!r}"
             )

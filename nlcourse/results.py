@@ -182,4 +182,4 @@ def _commit() -> str:
         changed = git(["git", "diff", "--quiet", "HEAD", "--", ".", ":!results/*.csv"])
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
-    return commit + "+" * changed.returncode
+    return commit + ("+" if changed.returncode else "")

@@ -177,6 +177,8 @@ def test_optimizers_are_fused_on_cuda_alone():
         assert not here.param_groups[0]["fused"]
     lbfgs = torch.optim.LBFGS([weight])
     assert fused(lbfgs, torch.device("cuda")) is lbfgs
+    adagrad = fused(torch.optim.Adagrad([weight]), torch.device("cuda"))  # no kernel on CUDA
+    assert not adagrad.param_groups[0]["fused"]
 
 
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adam])

@@ -83,6 +83,11 @@ def test_settings_for_one_noise_arrive_in_the_job():
     assert job.recipe.arguments == {"beta": 0.9, "lambda_": 1.0}
 
 
+def test_a_setting_with_few_of_the_methods_queues_those_it_has():
+    jobs = list(reproduce.queue(["fashion-mnist-papers"]))
+    assert {job.recipe.name for job in jobs} == {"cross-entropy", "cdr"}
+
+
 def test_a_method_without_a_recipe_is_refused():
     with pytest.raises(ValueError, match="with a recipe in cifar10-fast"):
         list(reproduce.queue(["cifar10-fast"], ["mae"]))

@@ -51,6 +51,7 @@
 # nothing in it was chosen by a test accuracy of these runs.
 
 # %%
+import json
 from statistics import mean, stdev
 
 import torch
@@ -513,8 +514,8 @@ for name in ("mnist", "fashion_mnist"):
 
 # %% [markdown]
 # Much comes back: DivideMix or joint optimization is among the first three
-# every time. But look at the second lines. Methods that were good on digits
-# fall **below cross entropy**, some down to guessing. Is it the method? For
+# every time. But look at the second lines. Some that were good on digits fall
+# **below cross entropy**, a few down to guessing. Is it the method? For
 # five of them we changed one setting (`results/mnist_settings.py`, one run a
 # line; cross entropy beside them):
 
@@ -523,7 +524,9 @@ print("MNIST                                      best  last ten")
 for row in results.load("mnist_settings"):
     label = f"{row['method']}, {row['noise']} {row['rate']}"
     best, late = (100 * float(row[c]) for c in ("best", "mean_of_last_ten"))
-    changed = "as on digits" if row["changed"] == "{}" else row["changed"]
+    parts = json.loads(row["changed"]).values()
+    new = [f"{name} {value}" for part in parts for name, value in part.items()]
+    changed = ", ".join(new) or "as on digits"
     print(f"{label:32}{best:15.1f}{late:10.1f}  {changed}")
 
 # %% [markdown]
