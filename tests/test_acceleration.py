@@ -78,6 +78,24 @@ def test_the_layout_changes_no_value_and_no_name(network, images):
     torch.testing.assert_close(fast(images), plain(images))
 
 
+@pytest.mark.parametrize("precision", acceleration.PRECISIONS)
+def test_the_gradient_of_the_average_is_laid_out_as_its_neighbours(network, images, precision):
+    plain = copy.deepcopy(network).to(memory_format=torch.channels_last)
+    fast = accelerate(network, "cpu", precision)
+    arriving = {}
+    for each in (plain, fast):
+        relu = next(layer for layer in list(each)[::-1] if isinstance(layer, nn.ReLU))
+        relu.register_full_backward_hook(
+            lambda _, inputs, outputs, each=each: arriving.update({each: outputs[0]})
+        )
+        each(images).square().sum().backward()
+    assert not arriving[plain].is_contiguous(memory_format=torch.channels_last)  # else: no need
+    assert arriving[fast].is_contiguous(memory_format=torch.channels_last)
+    if precision == "float32":
+        for expected, weight in zip(plain.parameters(), fast.parameters(), strict=True):
+            torch.testing.assert_close(weight.grad, expected.grad)
+
+
 def test_short_numbers_give_nearly_the_same_logits_and_gradients(network, images):
     plain = copy.deepcopy(network)
     fast = accelerate(network, "cpu", "bfloat16")
