@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import re
 import threading
 import time
@@ -21,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import noise, real_sets, recipes, results
-from .training import DivergedError
 
 SETTINGS = ("cifar10-fast", "cifar10")
 METHODS = (
@@ -35,7 +33,6 @@ NOISES = (
     (SYMMETRIC, 0.5),
 )  # fmt: skip
 KEY = ("setting", "method", "noise", "rate", "seed", "examples", "epochs")
-MEASURED = ("best", "last", "mean_of_last_ten", "memorized", "seconds")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -172,20 +169,15 @@ def _train(job, clean, epochs, end, checkpoint, device, progress, say) -> dict |
     if job.noise != noise.AS_IT_IS:
         noisy = noise.inject(clean, job.noise, job.rate, seed=job.seed)
     say(f"{job}: {epochs} epochs" + (", going on" if checkpoint.exists() else ""))
-    ended = ""
-    try:
-        with _alarm(end) as stop:
-            history = job.recipe.train(
-                noisy, seed=job.seed, kind=job.noise, rate=job.rate, epochs=epochs,
-                device=device, progress=progress, checkpoint=checkpoint, stop=stop,
-            )  # fmt: skip
-    except DivergedError as error:
-        history, ended = error.history, f"diverged in epoch {len(error.history) + 1}"
+    with _alarm(end) as stop:
+        options = {"device": device, "progress": progress, "checkpoint": checkpoint, "stop": stop}
+        told = {"seed": job.seed, "kind": job.noise, "rate": job.rate, "epochs": epochs}
+        history, ended = results.trained(job.recipe.train, noisy, **told, **options)
     if history.stopped:
         say(f"  {history.stopped}: its checkpoint is kept, the next call goes on")
         return None
-    measured = results.summary(history) if len(history) else dict.fromkeys(MEASURED, math.nan)
-    measured.pop("epochs", None)  # the key says how many were wanted
+    measured = results.summary(history)
+    del measured["epochs"]  # the key says how many were wanted
     say(f"  best {float(measured['best']):.2%}, last {float(measured['last']):.2%} {ended}")
     row = {"data": clean.name, "network": job.recipe.network}
     row["precision"] = history.settings["precision"]

@@ -11,15 +11,17 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import math
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .history import History
 from .locks import lock_of
 
 FOLDER = Path(__file__).parents[1] / "results"
+MEASURED = ("best", "last", "mean_of_last_ten", "memorized")  # of a run, see `summary`
 
 
 def load(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
@@ -145,14 +147,30 @@ def _cut_off_half_line(path: Path) -> None:
             file.truncate(len(whole))
 
 
+def trained(train: Callable[..., History], *inputs, **options) -> tuple[History, str]:
+    """Call ``train(*inputs, **options)``; a run that diverges is a result too, as far as it came.
+
+    Returns:
+        The history, and what a table says of its end: "diverged in epoch 3", else "".
+    """
+    from .training import DivergedError
+
+    try:
+        return train(*inputs, **options), ""
+    except DivergedError as error:
+        return error.history, f"diverged in epoch {len(error.history) + 1}"
+
+
 def summary(history: History) -> dict[str, str]:
-    """Return what every table says of a run, shares with four digits."""
-    measured = {
-        "best": history.best("test_accuracy"),
-        "last": history.last["test_accuracy"],
-        "mean_of_last_ten": history.mean_last("test_accuracy", 10),
-        "memorized": history.last["wrong_as_given"],
-    }
+    """Return what every table says of a run, shares with four digits; nan without an epoch."""
+    measured = dict.fromkeys(MEASURED, math.nan)
+    if len(history):
+        measured = {
+            "best": history.best("test_accuracy"),
+            "last": history.last["test_accuracy"],
+            "mean_of_last_ten": history.mean_last("test_accuracy", 10),
+            "memorized": history.last["wrong_as_given"],
+        }
     row = {"epochs": str(len(history))}
     row |= {name: f"{value:.4f}" for name, value in measured.items()}
     return row | {"seconds": f"{sum(history['seconds']):.1f}"}

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
-import math
 import multiprocessing
 import os
 import threading
@@ -29,7 +28,6 @@ from . import recipes, results
 from .noise import AS_IT_IS, KINDS
 
 KEY = ("setting", "method", "data", "examples", "noise", "rate", "seed", "epochs")
-MEASURED = ("best", "last", "mean_of_last_ten", "memorized", "seconds")
 PATIENCE = 10  # seconds to wait for a Dask scheduler
 NO_DASK = "Dask is missing: pip install -e '.[cluster]'"
 
@@ -225,10 +223,9 @@ _CHECKS: dict[str, tuple[Callable[[object], bool], str]] = {
 def measure(run: SweepRun) -> dict[str, object]:
     """Train once and return the row, with the device and versions of this machine.
 
-    A run that diverges has a row too: what it reached is nan, ``ended`` says when.
+    A run that diverges has a row too: what it reached until then, ``ended`` says when.
     """
     from . import noise
-    from .training import DivergedError
 
     with _ONE_AT_A_TIME:
         data = _load(run.data, run.subset)
@@ -237,19 +234,13 @@ def measure(run: SweepRun) -> dict[str, object]:
         kind = None if run.noise == AS_IT_IS else run.noise
         recipe = recipes.find(run.setting, run.method, noise=run.noise, rate=run.rate)
         options = {"seed": run.seed, "epochs": run.epochs, "progress": False}
-        ended = ""
-        try:
-            history = recipe.train(data, kind=kind, rate=run.rate, **options)
-        except DivergedError as error:
-            ended = f"diverged in epoch {len(error.history) + 1}"
-            measured = dict.fromkeys(MEASURED, math.nan)
-        else:
-            if history.stopped:  # Ctrl-C: `fit` keeps what it has, the sweep ends
-                raise KeyboardInterrupt
-            measured = results.summary(history)
-            measured.pop("epochs")
-        row = dict(zip(KEY, run.key, strict=True)) | {"network": recipe.network}
-        return row | measured | {"ended": ended} | results.provenance()
+        history, ended = results.trained(recipe.train, data, kind=kind, rate=run.rate, **options)
+        if history.stopped:  # Ctrl-C: `fit` keeps what it has, the sweep ends
+            raise KeyboardInterrupt
+        key = dict(zip(KEY, run.key, strict=True))
+        row = key | {"network": recipe.network} | results.summary(history)
+        # The key once more: its epochs are those that were wanted.
+        return row | key | {"ended": ended} | results.provenance()
 
 
 @lru_cache(maxsize=2)

@@ -26,7 +26,6 @@ from pathlib import Path
 import torch
 
 from nlcourse import noise, recipes, results
-from nlcourse.training import DivergedError
 
 NOISES = {
     "classroom": [
@@ -59,26 +58,17 @@ def measure(setting: str, data, name: str, kind: str, rate: float, seed: int) ->
     """Train once and return the row."""
     recipe = recipes.find(setting, name, noise=kind, rate=rate)
     noisy = noise.inject(data, kind, rate, seed=seed)
-    ended = ""
-    try:
-        history = recipe.train(noisy, seed=seed, kind=kind, rate=rate, device="cpu", progress=False)
-    except DivergedError as error:
-        history, ended = error.history, f"diverged in epoch {len(error.history) + 1}"
+    options = {"seed": seed, "kind": kind, "rate": rate, "device": "cpu", "progress": False}
+    history, ended = results.trained(recipe.train, noisy, **options)
     row = {"method": name, "data": data.name, "examples": len(noisy.labels)}
     row |= {"noise": kind, "rate": rate, "wrong_labels": f"{noisy.noise_rate:.4f}", "seed": seed}
-    row |= summary(history, ended) | {"ended": ended}
+    row |= results.summary(history)
+    last = history.last if len(history) else dict.fromkeys(SELECTION, math.nan)
+    row |= {name: f"{last[name]:.4f}" for name in SELECTION}
+    row |= {"ended": ended}
     settings = history.settings
     told = ("method", "network", "optimizer", "schedule", "batch_size")
     return row | {"settings": "; ".join(f"{key} {settings.get(key)}" for key in told)}
-
-
-def summary(history, ended: str) -> dict:
-    """Return what was measured; a run that diverged in its first epoch has no number."""
-    columns = ("epochs", "best", "last", "mean_of_last_ten", "memorized", "seconds", *SELECTION)
-    if ended and not len(history):
-        return dict.fromkeys(columns, math.nan)
-    last = {name: f"{history.last[name]:.4f}" for name in SELECTION}
-    return results.summary(history) | last
 
 
 def main() -> None:

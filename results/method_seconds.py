@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from nlcourse import noise, recipes, results
-from nlcourse.training import DivergedError
 
 KEY = ("method", "run")
 RUNS = 2
@@ -26,12 +25,8 @@ def measure(name: str, run: int) -> dict:
     recipe = recipes.find("classroom", name, noise="symmetric", rate=0.4)
     noisy = noise.inject(recipe.load(), "symmetric", 0.4, seed=0)
     begin = time.process_time()
-    try:
-        history = recipe.train(
-            noisy, seed=0, kind="symmetric", rate=0.4, device="cpu", progress=False
-        )
-    except DivergedError as error:
-        history = error.history
+    options = {"seed": 0, "kind": "symmetric", "rate": 0.4, "device": "cpu", "progress": False}
+    history, _ = results.trained(recipe.train, noisy, **options)
     spent = time.process_time() - begin
     row = {"method": name, "run": run, "data": recipe.data, "epochs": len(history)}
     return row | {"cpu_seconds": f"{spent:.2f}", "wall_seconds": f"{sum(history['seconds']):.2f}"}

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from pathlib import Path
 
 import torch
 
 from nlcourse import noise, recipes, results
-from nlcourse.training import DivergedError
 
 KEY = ("method", "noise", "rate", "changed", "seed")
 SLOW = {"optimizer": {"lr": 0.01}}
@@ -41,15 +39,10 @@ def measure(clean, name: str, kind: str, rate: float, changed: dict, seed: int =
         recipe, **{part: dict(getattr(recipe, part)) | new for part, new in changed.items()}
     )
     noisy = noise.inject(clean, kind, rate, seed=seed)
-    ended = ""
-    try:
-        history = recipe.train(noisy, seed=seed, kind=kind, rate=rate, device="cpu", progress=False)
-    except DivergedError as error:
-        history, ended = error.history, f"diverged in epoch {len(error.history) + 1}"
+    options = {"seed": seed, "kind": kind, "rate": rate, "device": "cpu", "progress": False}
+    history, ended = results.trained(recipe.train, noisy, **options)
     row = dict(zip(KEY, (name, kind, rate, json.dumps(changed), seed), strict=True))
-    columns = ("epochs", "best", "last", "mean_of_last_ten", "memorized", "seconds")
-    measured = results.summary(history) if len(history) else dict.fromkeys(columns, math.nan)
-    return row | measured | {"ended": ended}
+    return row | results.summary(history) | {"ended": ended}
 
 
 def main() -> None:

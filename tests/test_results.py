@@ -10,6 +10,7 @@ import pytest
 
 from nlcourse import results
 from nlcourse.history import COLUMNS, History
+from nlcourse.training import DivergedError
 
 
 @pytest.fixture
@@ -71,6 +72,26 @@ def test_the_summary_is_that_of_the_history():
     assert (row["epochs"], row["best"], row["last"], row["mean_of_last_ten"]) == (
         "3", "0.9000", "0.4000", "0.5000",
     )  # fmt: skip
+
+
+def test_a_history_without_an_epoch_has_a_summary_too():
+    row = results.summary(History())
+    assert row == {
+        "epochs": "0", "best": "nan", "last": "nan", "mean_of_last_ten": "nan",
+        "memorized": "nan", "seconds": "0.0",
+    }  # fmt: skip
+
+
+def test_a_run_that_diverges_is_a_result_as_far_as_it_came():
+    short = History([dict.fromkeys(COLUMNS, 0.5)])
+
+    def diverge():
+        raise DivergedError("no number", short)
+
+    assert results.trained(diverge) == (short, "diverged in epoch 2")
+    assert results.trained(lambda: short) == (short, "")
+    with pytest.raises(ValueError, match="another error"):
+        results.trained(lambda: int("another error"))
 
 
 def page():
