@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
+import csv
 import math
 import os
 import subprocess
@@ -98,13 +100,43 @@ def _has_display() -> bool:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Run a notebook in a clean kernel under nbval and print which exercises are done."""
-    notebook = course.find_notebook(options.lesson, course.find_root())
-    from nlcourse.checks.report import check_notebook
+    """Run notebooks in clean kernels under nbval and print which exercises are done."""
+    paths = [course.find_notebook(which, course.find_root()) for which in options.lessons]
+    from nlcourse.checks.report import ReportError, check_notebook
 
-    report = check_notebook(notebook, timeout=options.timeout)
-    print(report)
-    return 0 if report.ok else 1
+    not_ok = 0
+    with _class_table(options.csv) as write:
+        for path in paths:
+            try:
+                report = check_notebook(path, timeout=options.timeout)
+            except ReportError as error:  # one broken file must not keep a class waiting
+                print(f"{path}: {error}", file=sys.stderr)
+                write([(path, "notebook", "failed", error)])
+                not_ok += 1
+                continue
+            print(f"{path.parent}: {report}" if len(paths) > 1 else report, flush=True)
+            write((path, *line) for line in report.lines())
+            not_ok += not report.ok
+    if len(paths) > 1:
+        print(f"{len(paths) - not_ok} of {len(paths)} notebooks all in order")
+    return 1 if not_ok else 0
+
+
+@contextlib.contextmanager
+def _class_table(path: Path | None):
+    """Give a function that adds rows to a CSV file, or forgets them when there is no file."""
+    if path is None:
+        yield lambda rows: None
+        return
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("notebook", "what", "status", "why"))
+
+        def write(rows) -> None:
+            writer.writerows(rows)
+            file.flush()
+
+        yield write
 
 
 def notebooks(options: argparse.Namespace) -> int:
@@ -356,7 +388,10 @@ def _add_lab(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lesson", help="number (07), name or path of a notebook")
+    parser.add_argument(
+        "lessons", nargs="+", metavar="LESSON", help="number (07), name or path of a notebook"
+    )
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a row per exercise")
     parser.add_argument(
         "--timeout", type=int, default=120, metavar="SECONDS", help="for one cell (%(default)s)"
     )

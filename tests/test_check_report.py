@@ -102,6 +102,30 @@ def test_all_right_is_ok_whatever_settings_lie_around(tmp_path):
     assert str(result).endswith("3 of 3 exercises done; all in order")
 
 
+def test_a_renamed_lesson_without_its_checks_is_not_in_order(tmp_path):
+    path = write(tmp_path / "emmy.ipynb", "x = 1")
+    notebook = nbformat.read(path, 4)
+    notebook.metadata["nlcourse"] = {"lesson": "07_co_teaching"}
+    nbformat.write(notebook, path)
+    result = check_notebook(path)
+    assert [(row.number, row.status) for row in result.rows] == [
+        ("7.1", "not reached"), ("7.2", "not reached"), ("7.3", "not reached"),
+    ]  # fmt: skip
+    assert not result.ok
+    assert [what for what, _, _ in result.lines()] == [
+        "7.1 forget_rate", "7.2 small_loss_indices", "7.3 crossed_losses",
+    ]  # fmt: skip
+
+
+def test_a_notebook_without_an_exercise_is_not_in_order(tmp_path):
+    result = check_notebook(write(tmp_path / "emmy.ipynb", "x = 1"))
+    assert not result.ok
+    assert list(result.lines()) == [
+        ("notebook", "failed", "no exercise of the course was found in it")
+    ]
+    assert "no exercise of the course" in str(result)
+
+
 def test_after_a_time_out_nothing_counts(tmp_path):
     path = write(tmp_path / "mine.ipynb", "import time\ntime.sleep(60)", "x = 1")
     result = check_notebook(path, timeout=2)

@@ -102,6 +102,14 @@ def test_strict_blank_fails_and_later_cells_go_on(monkeypatch, notebook):
     assert notebook["small_loss_indices"] is REFERENCE
 
 
+def test_nbgrader_gives_no_points_for_a_blank(monkeypatch):
+    """It counts a cell without an error as solved."""
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert "still blank" in failure(blank())
+    monkeypatch.setenv("NBGRADER_EXECUTION", "validate")  # a student's look at their own
+    assert check(blank()) is REFERENCE
+
+
 def test_strict_zero_is_not_strict(monkeypatch):
     monkeypatch.setenv("NLCOURSE_STRICT", "0")
     assert check(blank()) is REFERENCE

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from nlcourse import board, cli, course, datasets, noise
+from nlcourse.checks.report import ReportError
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import fit
 
@@ -283,6 +284,9 @@ class FakeReport:
     def __init__(self, ok):
         self.ok = ok
 
+    def lines(self):
+        yield "7.1 forget_rate", "done" if self.ok else "open", ""
+
     def __str__(self):
         return "7.1 forget_rate: done"
 
@@ -294,9 +298,11 @@ def checked(monkeypatch):
 
     def check_notebook(path, *, timeout=120):
         calls.append((path, timeout))
+        if not path.read_text():
+            raise ReportError(f"{path} is not a notebook")
         return FakeReport("done" in path.read_text())
 
-    module = types.SimpleNamespace(check_notebook=check_notebook)
+    module = types.SimpleNamespace(check_notebook=check_notebook, ReportError=ReportError)
     monkeypatch.setitem(sys.modules, "nlcourse.checks.report", module)
     return calls
 
@@ -316,6 +322,28 @@ def test_check_takes_the_students_copy(root, checked, capsys):
 def test_check_takes_any_path(root, checked):
     assert cli.main(["check", "notebooks/07_co_teaching.ipynb"]) == 1
     assert checked[0][0] == Path("notebooks/07_co_teaching.ipynb")
+
+
+def test_check_takes_a_whole_class(tmp_path, checked, capsys):
+    """One broken file stops nobody, and the table has a row for everyone."""
+    paths = []
+    for name, text in (("ada", "done"), ("emmy", ""), ("kurt", "not yet")):
+        (tmp_path / name).mkdir()
+        paths.append(tmp_path / name / "07_mine.ipynb")
+        paths[-1].write_text(text)
+    assert cli.main(["check", *map(str, paths), "--csv", str(tmp_path / "class.csv")]) == 1
+    assert [path for path, _ in checked] == paths
+    told = capsys.readouterr()
+    assert f"{paths[0].parent}: 7.1 forget_rate: done" in told.out
+    assert "1 of 3 notebooks all in order" in told.out
+    assert "is not a notebook" in told.err
+    with open(tmp_path / "class.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["notebook"], row["what"], row["status"]) for row in rows] == [
+        (str(paths[0]), "7.1 forget_rate", "done"),
+        (str(paths[1]), "notebook", "failed"),
+        (str(paths[2]), "7.1 forget_rate", "open"),
+    ]
 
 
 @pytest.mark.parametrize("which", ["07", "99", "missing.ipynb"])

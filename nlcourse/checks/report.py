@@ -87,6 +87,13 @@ class Report:
         """Every exercise is done and every cell ran."""
         return not self.failed and not self.problem and all(r.status == DONE for r in self.rows)
 
+    def lines(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (what, status, why) for a table of a whole class: exercises, then what failed."""
+        yield from ((f"{row.number} {row.name}", row.status, row.why) for row in self.rows)
+        yield from ((f"code cell {cell.cell}", "failed", cell.error) for cell in self.failed)
+        if self.problem:
+            yield "notebook", "failed", self.problem
+
     def __str__(self) -> str:
         """Return the table."""
         width = max((len(f"{row.number} {row.name}") for row in self.rows), default=0)
@@ -114,7 +121,7 @@ def check_notebook(path: str | Path, *, timeout: int = 120) -> Report:
         ReportError: no such file, no notebook, or nbval is not installed.
     """
     path = Path(path).resolve()
-    sources = _code_cells(path)
+    sources, lesson = _read(path)
     if find_spec("nbval") is None:
         raise ReportError("nbval is not installed: pip install 'nlcourse[dev]' brings it")
     started = time.monotonic()
@@ -122,29 +129,35 @@ def check_notebook(path: str | Path, *, timeout: int = 120) -> Report:
         problem = _run(path, Path(folder), timeout, len(sources))
         cells = _read_lines(Path(folder) / "cells.jsonl")
         outcomes = {line["number"]: line for line in _read_lines(Path(folder) / "report.jsonl")}
-    rows = tuple(_rows(path, sources, outcomes))
+    rows = tuple(_rows(lesson, sources, outcomes))
     failed = tuple(_failed(sources, cells, rows))
     if not problem and len(cells) < len(sources):
         problem = f"only {len(cells)} of {len(sources)} code cells were run"
+    if not problem and not rows:
+        problem = "no exercise of the course was found in it"
     return Report(path, rows, failed, problem, time.monotonic() - started)
 
 
-def _code_cells(path: Path) -> list[str]:
-    """Return the sources of the code cells."""
+def _read(path: Path) -> tuple[list[str], str]:
+    """Return the sources of the code cells, and the lesson's number.
+
+    A lesson carries its name in its metadata, so that a renamed file is still that lesson.
+    """
     if not path.is_file():
         raise ReportError(
             f"There is no notebook {path}: `nlcourse lab` copies the lessons to work/"
         )
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        sources = [(cell["cell_type"], cell["source"]) for cell in cells]
-    except (ValueError, KeyError, TypeError):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        sources = [(cell["cell_type"], cell["source"]) for cell in notebook["cells"]]
+        lesson = notebook.get("metadata", {}).get("nlcourse", {}).get("lesson", path.name)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ReportError(
             f"{path} is not a notebook (version 4, JSON): was it saved in Jupyter?"
         ) from None
     if not path.name.endswith(".ipynb"):
         raise ReportError(f"Expected a file that ends in .ipynb, got {path.name}")
-    return ["".join(source) for kind, source in sources if kind == "code"]
+    return ["".join(source) for kind, source in sources if kind == "code"], lesson[:2]
 
 
 def _run(path: Path, folder: Path, timeout: int, num_cells: int) -> str:
@@ -222,10 +235,9 @@ def _checked(source: str) -> list[Any]:
     return found
 
 
-def _rows(path: Path, sources: list[str], outcomes: dict[str, dict[str, Any]]) -> Iterator[Row]:
+def _rows(lesson: str, sources: list[str], outcomes: dict[str, dict[str, Any]]) -> Iterator[Row]:
     from .exercise import exercises
 
-    lesson = path.name[:2]
     here = {exercise.number for source in sources for exercise in _checked(source)}
     for number, exercise in exercises().items():
         if number not in here and number not in outcomes and exercise.lesson != lesson:
