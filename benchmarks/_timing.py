@@ -7,6 +7,7 @@ stands the processor time of the process: on a machine with other work to do it 
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import statistics
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import torch
 
 from nlcourse import results
+from nlcourse.acceleration import name_of
 
 TABLE = Path(__file__).parents[1] / "results" / "benchmarks.csv"
 
@@ -53,12 +55,18 @@ def _catch_up() -> None:
 Side = Callable[[Clock], None]
 
 
-def clocked(method, clock: Clock):
-    """Return the method, whose training epochs (not the measuring after them) run the clock."""
+def clocked(method, clock: Clock, *, begin: int = 0):
+    """Return the method, whose training epochs (not the measuring after them) run the clock.
+
+    Args:
+        method: to train.
+        clock: runs in the epochs from `begin`.
+        begin: the first epoch that counts, from 0.
+    """
     train_epoch = method.train_epoch
 
     def train(batches, step) -> None:
-        with clock:
+        with clock if method.epoch >= begin else contextlib.nullcontext():
             train_epoch(batches, step)
 
     method.train_epoch = train
@@ -75,9 +83,9 @@ def whole(function: Callable[[], object]) -> Side:
     return side
 
 
-def machine() -> str:
+def machine(device: str = "cpu") -> str:
     """Say on what this runs."""
-    of = results.provenance()
+    of = results.provenance(device)
     load = f", {platform.node() and _load()}" if _load() else ""
     return f"{of['device']}; {of['versions']}{load}"
 
@@ -91,7 +99,9 @@ def _load() -> str:
         return ""
 
 
-def compare(name: str, ours: Side, other: Side, *, goal: float, pairs: int = 5) -> float:
+def compare(
+    name: str, ours: Side, other: Side, *, goal: float, pairs: int = 5, device: str = "cpu"
+) -> float:
     """Time both in turn after a warm-up, print the medians, add a row; return the ratio.
 
     Args:
@@ -100,6 +110,7 @@ def compare(name: str, ours: Side, other: Side, *, goal: float, pairs: int = 5) 
         other: the same.
         goal: the ratio ours / other that is to be reached, at most.
         pairs: how many.
+        device: on which both sides compute.
     """
     _once(ours), _once(other)
     times = [(_once(ours), _once(other)) for _ in range(pairs)]
@@ -112,7 +123,7 @@ def compare(name: str, ours: Side, other: Side, *, goal: float, pairs: int = 5) 
         "ours_seconds": f"{seconds[0]:.4f}", "other_seconds": f"{seconds[1]:.4f}",
         "ratio": f"{ratio:.4f}", "lowest": f"{min(ratios):.4f}", "highest": f"{max(ratios):.4f}",
         "processor_ratio": f"{statistics.median(processor):.4f}", "goal": f"{goal:.4f}",
-        "busy": _load(),
+        "busy": _load(), "device": name_of(device),
     }  # fmt: skip
     results.Table(TABLE, ("benchmark", "commit")).add(row)
     print(
@@ -130,7 +141,7 @@ def _once(side: Side) -> Clock:
     return clock
 
 
-def with_threads(count: int) -> None:
+def with_threads(count: int, device: str = "cpu") -> None:
     """Set torch's threads for both sides and say so."""
     torch.set_num_threads(count)
-    print(f"-- {machine()}", flush=True)
+    print(f"-- {machine(device)}", flush=True)

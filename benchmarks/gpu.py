@@ -14,7 +14,7 @@ import os
 import beside
 import torch
 import training
-from _timing import compare, whole, with_threads
+from _timing import clocked, compare, whole, with_threads
 
 from nlcourse import noise
 from nlcourse.batches import Augment, Batches, Images
@@ -35,24 +35,14 @@ def compiling(data, batch_size: int, device: str) -> None:
 
     def side(compiled: bool | str):
         def train(clock) -> None:
-            method, epochs = CrossEntropy(), []
-            train_epoch = method.train_epoch
-
-            def last_alone(batches, step) -> None:
-                epochs.append(None)
-                if len(epochs) < options["epochs"]:  # the first compiles, the second warms up
-                    return train_epoch(batches, step)
-                with clock:
-                    train_epoch(batches, step)
-
-            method.train_epoch = last_alone
+            method = clocked(CrossEntropy(), clock, begin=2)  # epoch 0 compiles, epoch 1 warms up
             fit(method, data, compiled=compiled, progress=False, **options)
 
         return train
 
     for label, mode in (("compiled", True), ("compiled with CUDA graphs", "reduce-overhead")):
         compare(f"{label} / not compiled: 32 x 32, ResNet-18, batch {batch_size}, GPU",
-                side(mode), side(False), goal=1.0, pairs=PAIRS)  # fmt: skip
+                side(mode), side(False), goal=1.0, pairs=PAIRS, device=device)  # fmt: skip
 
 
 def data_path(data, device: str) -> None:
@@ -70,7 +60,7 @@ def data_path(data, device: str) -> None:
 
     compare("batches / DataLoader, PIL, a worker a core: 32 x 32, GPU",
             whole(lambda: training.empty(ours)), whole(loaded),
-            goal=1 / 20, pairs=3)  # fmt: skip
+            goal=1 / 20, pairs=3, device=device)  # fmt: skip
 
 
 def beside_published(data, device: str) -> None:
@@ -82,7 +72,7 @@ def beside_published(data, device: str) -> None:
             other = beside.Published(name, *shape, device, workers=os.cpu_count() or 1)
             compare(f"{name}: {label} / published style: {where}",
                     beside.ours(name, *shape, precision, device), other,
-                    goal=1 / 3, pairs=PAIRS)  # fmt: skip
+                    goal=1 / 3, pairs=PAIRS, device=device)  # fmt: skip
 
 
 def main(device: str = "cuda", images: int = IMAGES) -> None:
@@ -90,7 +80,7 @@ def main(device: str = "cuda", images: int = IMAGES) -> None:
     if device == "cuda" and not torch.cuda.is_available():
         print("No GPU: nothing to measure")
         return
-    with_threads(os.cpu_count() or 1)
+    with_threads(os.cpu_count() or 1, device)
     data = noise.inject(beside.colour_images(images), "symmetric", beside.NOISE_RATE)
     for batch_size in (128, 512):
         name = f"32 x 32, ResNet-18, batch {batch_size}, GPU"

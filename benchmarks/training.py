@@ -99,7 +99,7 @@ def loop(
         ("fit / bare loop, all of it", everything, bare_everything, 1.05),
         ("Co-teaching / its bare passes", two, bare_two, 1.10),
     ):
-        compare(f"{what}: {name}", ours, other, goal=goal, pairs=pairs)
+        compare(f"{what}: {name}", ours, other, goal=goal, pairs=pairs, device=device)
 
 
 # Several networks at once -------------------------------------------------------------------------

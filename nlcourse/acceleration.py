@@ -6,11 +6,27 @@ it computes in between. Measured in ``benchmarks/precision.py``.
 
 from __future__ import annotations
 
+import platform
+
 import torch
 from torch import Tensor, nn
 
 SMALL_IMAGE = 256  # values: up to here (digits) neither short numbers nor a second thread pay
 PRECISIONS = ("float32", "bfloat16")
+
+
+def name_of(device: torch.device | str) -> str:
+    """Return what a table calls a device: "NVIDIA H200", "arm64 MPS", "x86_64 CPU, 1 thread".
+
+    The threads are those of the calling thread.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return f"{platform.machine()} {device.type.upper()}"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def accelerate(

@@ -157,7 +157,9 @@ class Images:
         self._factor = _everywhere(1 / (scale * self.std), images)
         self._offset = _everywhere(-self.mean / self.std, images)
         self._stored = images.to(device) if _fits(images, self.mean.device) else images
-        self._normalise_late = images.dtype == torch.uint8
+        # What is stored elsewhere comes to the device batch by batch, and is normalised there.
+        elsewhere = self._stored.device != self.mean.device
+        self._normalise_late = images.dtype == torch.uint8 or elsewhere
         if not self._normalise_late:
             self._stored = self.normalise(self._stored)
 

@@ -196,7 +196,7 @@ def data(options: argparse.Namespace) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Train one method on one data set, print the history and write it as CSV."""
-    from nlcourse import datasets, methods, noise, training
+    from nlcourse import datasets, methods, noise, results, training
 
     if options.method not in methods.METHODS:
         raise ValueError(
@@ -205,7 +205,8 @@ def run(options: argparse.Namespace) -> int:
     loaded = datasets.load(options.data, kind=options.kind)
     if options.noise:
         loaded = noise.inject(loaded, options.noise, options.rate, seed=options.seed)
-    history = training.fit(
+    history, ended = results.trained(
+        training.fit,
         _make_method(methods.METHODS[options.method], options.set, loaded.noise_rate),
         loaded,
         network=options.network,
@@ -224,7 +225,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"wrote {options.out}")
     if history.stopped:
         print(f"stopped early: {history.stopped}", file=sys.stderr)
-    return 1 if history.stopped else 0
+    if ended:
+        print(f"{ended}: try a smaller --lr", file=sys.stderr)
+    return 1 if history.stopped or ended else 0
 
 
 def _make_method(make: Callable, settings: dict[str, object], measured_rate: float):
@@ -320,12 +323,18 @@ def board(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     """Run the benchmarks one after another, each in its own process, all of them."""
     root = course.find_root()
-    scripts = sorted((root / "benchmarks").glob("[!_]*.py"))
-    scripts = [one for one in scripts if not options.names or one.stem in options.names]
-    if not scripts:
-        raise ValueError(f"Expected benchmarks in {root / 'benchmarks'}, found none of that name")
+    scripts = {one.stem: one for one in sorted((root / "benchmarks").glob("[!_]*.py"))}
+    unknown = [name for name in options.names if name not in scripts]
+    if unknown or not scripts:
+        there = ", ".join(scripts) or "none"
+        raise ValueError(
+            f"Expected benchmarks of {root / 'benchmarks'} (there: {there}), got "
+            f"{', '.join(unknown) or 'none'}"
+        )
     failed = []
-    for script in scripts:
+    for name, script in scripts.items():
+        if options.names and name not in options.names:
+            continue
         print(f"== {script.name}", flush=True)
         if subprocess.call([sys.executable, str(script)], cwd=root):
             failed.append(script.name)

@@ -28,7 +28,7 @@ from nlcourse import files, image_cache, real_sets
 from nlcourse.dataset import UNKNOWN, Dataset, stratified
 from nlcourse.files import DataError
 
-__all__ = ["NAMES", "UNKNOWN", "DataError", "Dataset", "fetch", "load", "load_folder"]
+__all__ = ["NAMES", "UNKNOWN", "DataError", "Dataset", "load", "load_folder"]
 
 NAMES = (
     *("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "cifar10n", "cifar100n"),
@@ -109,29 +109,6 @@ def load(
         return _load_idx(name, folder)
     data = _load_cifar(name, folder)
     return data if kind is None else _with_human_labels(data, folder, kind)
-
-
-def fetch(name: str, root: str | os.PathLike | None = None) -> Path:
-    """Make sure that the files of a data set are there and whole; fetch what is missing.
-
-    Args:
-        name: one of :data:`NAMES`.
-        root: as in :func:`load`.
-
-    Returns:
-        The folder that holds the data.
-
-    Raises:
-        ValueError: for an unknown name.
-        DataError: when the files cannot be fetched.
-    """
-    _check_name(name)
-    folder = files.data_root(root)
-    if name in real_sets.NAMES:
-        _read_lists(name, folder, None, real_sets.TEST_SETS[name][0], download=True)
-    elif name != "digits":
-        files.provide(name, folder, download=True)
-    return folder
 
 
 def load_folder(

@@ -28,6 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .locks import lock_of
+
 TORCHVISION = {
     "mnist": "MNIST",
     "fashion-mnist": "FashionMNIST",
@@ -76,14 +78,11 @@ def provide(name: str, root: Path, download: bool) -> None:
         return
     failure = ""
     if download:
-        for problem in problems:
-            if problem.startswith("damaged"):
-                warnings.warn(f"{problem}; fetching it again", stacklevel=3)
         try:
-            _download(name, root)
+            problems = _fetch(name, root)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             failure = str(error) or type(error).__name__
-        problems = find_problems(name, root)
+            problems = find_problems(name, root)
     if problems:
         raise DataError(message(name, root, problems, failure))
 
@@ -173,9 +172,23 @@ def _md5(path: Path) -> str:
 # ---------------------------------------------------------------- fetching
 
 
+def _fetch(name: str, root: Path) -> list[str]:
+    """Fetch what is missing or damaged, one process at a time; return what is still wrong."""
+    root.mkdir(parents=True, exist_ok=True)
+    # Data sets of the same files, CIFAR-10 and CIFAR-10N, share the lock.
+    with lock_of(root / TORCHVISION[name]):
+        problems = find_problems(name, root)  # another process may have fetched them by now
+        for problem in problems:
+            if problem.startswith("damaged"):
+                warnings.warn(f"{problem}; fetching it again", stacklevel=4)
+        if problems:
+            _download(name, root)
+            problems = find_problems(name, root)
+    return problems
+
+
 def _download(name: str, root: Path) -> None:
     source = torchvision_class(name)
-    root.mkdir(parents=True, exist_ok=True)
     with _impatient():
         if name in ("mnist", "fashion-mnist"):
             _download_idx(source, idx_folder(name, root))
@@ -221,7 +234,9 @@ def fetch_food101(root: Path) -> None:
     folder = root / "food-101"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _impatient(), _workplace(folder) as workplace:
+        with lock_of(folder), _impatient(), _workplace(folder) as workplace:
+            if all((folder / part).is_dir() for part in ("meta", "images")):
+                return  # another process has fetched it by now
             Food101(workplace, download=True)
             for part in (workplace / "food-101").iterdir():
                 if not (folder / part.name).exists():

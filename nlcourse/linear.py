@@ -174,11 +174,13 @@ def gradient(theta: Tensor, features: Tensor, given_labels: Tensor) -> Tensor:
         A tensor of the shape of `theta`.
 
     Raises:
-        ValueError: shapes that do not fit, no example, or a label that is not 0 or 1.
+        ValueError: shapes or dtypes that do not fit, no example, or a label that is not 0 or 1.
 
     Source: arXiv 2007.00151, equation (3). Explained in lesson 04.
     """
-    _check_shapes(theta, features, given_labels)
+    _check_shapes(theta, features)
+    _check_dtypes(theta, features)
+    _check_labels("given_labels", given_labels, len(features))
     probabilities = (features @ theta.T).softmax(dim=1)
     coefficients = probabilities - _one_hot(given_labels, probabilities)
     return coefficients.T @ features / len(features)
@@ -250,11 +252,15 @@ def accuracy_on_wrong(
         true_labels: int64 ``(n,)``.
 
     Raises:
-        ValueError: shapes that do not fit, or no label is wrong.
+        ValueError: shapes or dtypes that do not fit, a label that is not 0 or 1, or no label is
+            wrong.
 
     Source: arXiv 2007.00151, Theorem 1 and figure A.1. Explained in lesson 04.
     """
-    _check_shapes(theta, features, given_labels)
+    _check_shapes(theta, features)
+    _check_dtypes(theta, features)
+    _check_labels("given_labels", given_labels, len(features))
+    _check_labels("true_labels", true_labels, len(features))
     is_wrong = given_labels != true_labels
     _check_groups(is_wrong, needs_clean=False)
     predicted = (features @ theta.T).argmax(dim=1)
@@ -357,8 +363,8 @@ def gradient_descent(
 
     Raises:
         DivergedError: the weights are no finite numbers any more; records in ``.history``.
-        ValueError: a setting out of its range, shapes that do not fit, no rightly or no wrongly
-            labelled example (then there is nothing to compare).
+        ValueError: a setting out of its range, shapes that do not fit, a label that is not 0 or 1,
+            no rightly or no wrongly labelled example (then there is nothing to compare).
 
     Source: arXiv 2007.00151, section 3 and appendix B. Explained in lesson 04.
     """
@@ -366,7 +372,7 @@ def gradient_descent(
     _check_descent(data, lr, steps, lambda_, beta)
     if theta is None:
         theta = initial_theta(data.features.shape[1], generator=generator)
-    _check_shapes(theta, data.features, data.given_labels)
+    _check_shapes(theta, data.features)
     mean_row = theta.double().mean(dim=0)  # does not move: the rows of the gradient sum to 0
     wanted = log_spaced(steps) if record is None else _checked_record(record, steps)
     loop = _Loop(data, theta, lr, lambda_, beta)
@@ -505,18 +511,37 @@ def _check_sample(n: int, p: int, sigma: float, flip: float) -> None:
     _check_flip(flip)
 
 
-def _check_shapes(theta: Tensor, features: Tensor, labels: Tensor) -> None:
+def _check_shapes(theta: Tensor, features: Tensor) -> None:
     if features.ndim != 2 or not len(features):
         raise ValueError(
             f"Expected `features` of shape (n, p) with n of at least 1, got {tuple(features.shape)}"
         )
-    n, p = features.shape
+    p = features.shape[1]
     if theta.shape != (2, p):
         raise ValueError(f"Expected `theta` of shape (2, {p}), got {tuple(theta.shape)}")
+
+
+def _check_dtypes(theta: Tensor, features: Tensor) -> None:
+    if theta.dtype != features.dtype:
+        raise ValueError(
+            "Expected `theta` and `features` of one dtype, "
+            f"got {theta.dtype} and {features.dtype}: `.double()` makes float64"
+        )
+
+
+def _check_labels(name: str, labels: Tensor, n: int) -> None:
     if labels.shape != (n,):
-        raise ValueError(f"Expected {n} labels, shape ({n},), got {tuple(labels.shape)}")
+        raise ValueError(
+            f"Expected {n} labels in `{name}`, one for each example, got shape "
+            f"{tuple(labels.shape)}"
+        )
     if labels.dtype != torch.int64 or bool(((labels != 0) & (labels != 1)).any()):
-        raise ValueError("Expected int64 labels that are 0 or 1, got others")
+        low, high = labels.min().item(), labels.max().item()
+        advice = ": of signs make them with ((1 - sign) // 2).long()" if low < 0 else ""
+        raise ValueError(
+            f"Expected int64 `{name}` that are 0 or 1, got {labels.dtype} from {low:g} to {high:g}"
+            + advice
+        )
 
 
 def _check_groups(is_wrong: Tensor, *, needs_clean: bool = True) -> None:
@@ -546,8 +571,8 @@ def _check_descent(data: Sample, lr: float, steps: int, lambda_: float, beta: fl
             "Expected `features` of shape (n, p) and a `separator` of shape (p,), "
             f"got {tuple(data.features.shape)} and {tuple(data.separator.shape)}"
         )
-    if data.true_labels.shape != data.given_labels.shape:
-        raise ValueError("Expected as many true as given labels, got another number")
+    for name in ("true_labels", "given_labels"):
+        _check_labels(name, getattr(data, name), len(data.features))
     _check_groups(data.is_wrong)
 
 

@@ -90,34 +90,6 @@ def generalized_cross_entropy(logits: Tensor, labels: Tensor, q: float = 0.7) ->
     return -torch.expm1(q * log_p) / q if q else -log_p
 
 
-def truncated_cross_entropy(
-    logits: Tensor, labels: Tensor, q: float = 0.7, k: float = 0.5
-) -> Tensor:
-    """Generalized cross entropy that gives up on unlikely labels: ``L_q(max(p_y, k))``.
-
-    Where ``p_y <= k`` it is constant, so such an example teaches nothing: at random weights that is
-    every example, and training has to begin with another loss. Zhang and Sabuncu 2018;
-    :class:`nlcourse.methods.robust.TruncatedGCE` is their algorithm around it.
-
-    Args:
-        logits: float ``(n, C)``.
-        labels: int64 ``(n,)``.
-        q: in [0, 1]; 0.7 in the paper.
-        k: in (0, 1); 0.5 in the paper.
-
-    Returns:
-        ``(n,)``, each in [0, L_q(k)].
-
-    Raises:
-        TypeError, ValueError: logits or labels of another form, or q or k out of range.
-    """
-    if not 0 < k < 1:
-        raise ValueError(f"Expected `k` in (0, 1), got {k}: below it an example teaches nothing")
-    _check_share("q", q)
-    log_p = _log_probability(logits, labels).clamp(min=math.log(k))
-    return -torch.expm1(q * log_p) / q if q else -log_p
-
-
 def reverse_cross_entropy(logits: Tensor, labels: Tensor, log_clip: float = LOG_CLIP) -> Tensor:
     """Cross entropy with the roles swapped: ``-sum_k p_k log y_k``, log 0 put as `log_clip`.
 

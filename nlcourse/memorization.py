@@ -72,39 +72,6 @@ def _input_gradient(network: Network, images: Tensor, labels: Tensor) -> Tensor:
     return torch.autograd.grad(loss, images)[0]
 
 
-def class_sensitivity(network: Network, images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Return how much the loss towards class i depends on the pixels of examples of class j.
-
-    Args:
-        network: maps images to logits ``(n, C)``.
-        images: floating ``(n, channels, height, width)``.
-        labels: int64 ``(n,)``: each class must occur.
-        num_classes: C.
-
-    Returns:
-        ``(C, C)``: row i, column j is the mean l1 norm of d loss(y = i) / d x over the x of class
-        j. On real data a few entries stand out, on noise none (the paper's figure 4).
-
-    Raises:
-        ValueError: a class without examples, or as :func:`loss_sensitivity`.
-    """
-    _check_images(network, images)
-    _check_labels(images, labels)
-    counts = labels.bincount(minlength=num_classes)
-    if len(counts) != num_classes or not counts.all():
-        empty = [c for c, count in enumerate(counts.tolist()) if not count or c >= num_classes]
-        raise ValueError(
-            f"Expected examples of each of the {num_classes} classes, and of no other, got a "
-            f"problem with class {empty[0] if empty else len(counts) - 1}"
-        )
-    rows = []
-    for target in range(num_classes):
-        sensitivity = loss_sensitivity(network, images, torch.full_like(labels, target))
-        sums = torch.zeros(num_classes, dtype=sensitivity.dtype, device=sensitivity.device)
-        rows.append(sums.index_add_(0, labels, sensitivity) / counts)
-    return torch.stack(rows)
-
-
 def unrolled_loss_sensitivity(
     network: nn.Module,
     images: Tensor,

@@ -231,8 +231,9 @@ def instance_dependent(
         Given labels, int64 ``(n,)``, on the device of `labels`.
 
     Raises:
-        TypeError: for labels that are no whole numbers, images that are no tensor. ValueError: for
-        a bad rate, labels out of range, one label too many or too few, images with nan or inf.
+        TypeError: for labels that are no whole numbers, images that are no tensor.
+        ValueError: for a bad rate, labels out of range, one label too many or too few, images with
+            nan or inf.
     """
     _check_rate(rate)
     _check_num_classes(num_classes)
@@ -376,9 +377,9 @@ def check_transition(matrix: Tensor, num_classes: int | None = None) -> Tensor:
         num_classes: C, when it is known.
 
     Raises:
-        TypeError: when it is no tensor of floats. ValueError: when it is not square, of the wrong
-        size, has entries that are no probabilities, or rows that do not
-            sum to 1.
+        TypeError: when it is no tensor of floats.
+        ValueError: when it is not square, of the wrong size, has entries that are no
+            probabilities, or rows that do not sum to 1.
     """
     if not isinstance(matrix, Tensor) or not matrix.is_floating_point():
         got = matrix.dtype if isinstance(matrix, Tensor) else type(matrix).__name__

@@ -259,6 +259,49 @@ def matrix(transition, class_names: Sequence[str], *, title: str | None = None) 
     return figure
 
 
+def heat_map(
+    values,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    title: str | None = None,
+    limits: tuple[float, float] = (20, 100),
+    marked=None,
+) -> Figure:
+    """Draw a table of numbers as a heat map with its numbers; nan stays empty.
+
+    Args:
+        values: float ``(len(rows), len(columns))``, as one would print them with one decimal.
+        rows: names on the left, from above.
+        columns: names below; may have several lines.
+        title: above the figure.
+        limits: the numbers of the darkest and the brightest colour.
+        marked: bool, of the shape of `values`: numbers that get a star.
+
+    Raises:
+        ValueError: values that do not fit the names.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(f"Expected values of {(len(rows), len(columns))}, got {values.shape}")
+    stars = np.zeros(values.shape, bool) if marked is None else np.asarray(marked, dtype=bool)
+    figure, (axes,) = new_figure(width=9, height=0.9 + 0.27 * len(rows), title=title)
+    axes.imshow(values, cmap="cividis", vmin=limits[0], vmax=limits[1], aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, fontsize=SMALL_FONT)
+    axes.set_yticks(range(len(rows)), rows, fontsize=SMALL_FONT)
+    told = {name: [] for name in columns}
+    for row, column in np.argwhere(np.isfinite(values)):
+        value = values[row, column]
+        text = f"{value:.1f}" + ("*" if stars[row, column] else "")
+        colour = "white" if value < sum(limits) / 2 else "black"
+        style = {"ha": "center", "va": "center", "fontsize": SMALL_FONT, "color": colour}
+        axes.text(column, row, text, **style)
+        told[columns[column]].append(f"{rows[row]} {text}")
+    parts = [f"{name}: {', '.join(each)}." for name, each in told.items()]
+    figure.alt_text = _sentences([title, *(part.replace("\n", " ") for part in parts)])
+    return figure
+
+
 def percent(history, column: str) -> np.ndarray:
     """Return a column of shares as percentages, float ``(epochs,)``."""
     return 100 * np.asarray(history[column], dtype=float)
@@ -383,16 +426,19 @@ def _finish(axes: Axes, *, xlabel="epoch", ylabel="", ylim=None, heading="", who
 
 
 def _legend(axes: Axes) -> None:
-    # Below the panel, where no curve can run behind it.
-    if axes.lines:
-        axes.figure.legend(
+    # Below the panel, where no curve can run behind it; long names each in a row of their own.
+    for columns in (2, 1) if axes.lines else ():
+        legend = axes.figure.legend(
             handles=axes.lines,
             loc="outside lower center",
-            ncols=2,
+            ncols=columns,
             fontsize=SMALL_FONT,
             frameon=False,
             handlelength=3,
         )
+        if columns == 1 or legend.get_window_extent().width <= axes.figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _picture(axes: Axes, image, caption: str, mark: bool) -> None:

@@ -71,11 +71,8 @@ class Recipe:
     source: str = ""
 
     def load(self):
-        """Return the recipe's data set without noise, or its part of it."""
-        from . import datasets
-
-        data = datasets.load(self.data)
-        return data if self.subset is None else data.subset(self.subset)
+        """Return the recipe's data set without noise, or its part of it, as :func:`load` does."""
+        return load(self.data, self.subset)
 
     def make_method(self, data, kind: str | None = None, rate: float | None = None) -> Method:
         """Return a fresh method.
@@ -137,6 +134,26 @@ class Recipe:
             data, kind, rate
         )
         return fit(method, data, seed=seed, **self.options() | options)
+
+
+def load(name: str, subset: int | None = None):
+    """Return a data set without noise; the last two stay in memory, for queues of runs.
+
+    Args:
+        name: of the data set.
+        subset: training images, or None for all.
+    """
+    from .files import data_root
+
+    return _load(name, subset, data_root(None))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(name: str, subset: int | None, root: Path):
+    from . import datasets
+
+    data = datasets.load(name, root=root)
+    return data if subset is None else data.subset(subset)
 
 
 def settings() -> tuple[str, ...]:

@@ -132,6 +132,9 @@ def run(
 
     Returns:
         The number of runs that are still to be done.
+
+    Raises:
+        KeyboardInterrupt: somebody interrupted a run; its checkpoint is kept.
     """
     end = None if budget is None else time.monotonic() + budget
     left = 0
@@ -175,6 +178,8 @@ def _train(job, clean, epochs, end, checkpoint, device, progress, say) -> dict |
         history, ended = results.trained(job.recipe.train, noisy, **told, **options)
     if history.stopped:
         say(f"  {history.stopped}: its checkpoint is kept, the next call goes on")
+        if not stop.is_set():  # Ctrl-C, not the end of the budget: no other run begins
+            raise KeyboardInterrupt
         return None
     measured = results.summary(history)
     del measured["epochs"]  # the key says how many were wanted

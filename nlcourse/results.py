@@ -11,10 +11,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import functools
+import io
 import math
 import platform
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from .history import History
@@ -53,8 +54,36 @@ def numbers(rows: list[dict[str, str]], column: str, **which: object) -> list[fl
     return [float(row[column]) for row in rows if all(_same(row[k], v) for k, v in which.items())]
 
 
+def ranking(
+    rows: list[dict[str, str]], noise: str, rate: object, column: str = "mean_of_last_ten"
+) -> dict[str, float]:
+    """Return the mean over the seeds (%) by method, the best first.
+
+    A run that diverged has no last epochs: its mean of the last ten would be one of the epochs
+    before. It counts with what it came to, its last accuracy.
+
+    Args:
+        rows: of a table of methods.
+        noise: kind of noise.
+        rate: of that noise.
+        column: what to rank by.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if _same(row["noise"], noise) and _same(row["rate"], rate):
+            value = float(row["last" if row["ended"] else column])
+            found.setdefault(row["method"], []).append(100 * value)
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    known = {name: value for name, value in means.items() if not math.isnan(value)}
+    return dict(sorted(known.items(), key=lambda pair: -pair[1]))
+
+
 def _same(text: str, value: object) -> bool:
     return float(text) == value if isinstance(value, (int, float)) and text else text == str(value)
+
+
+class TableInUse(RuntimeError):  # noqa: N818 - says what is so, as FileExistsError does
+    """Another process adds rows to this table."""
 
 
 class Table:
@@ -66,15 +95,24 @@ class Table:
     """
 
     def __init__(self, path: Path, key: tuple[str, ...]) -> None:
-        """Read what is already there; a last line that was cut off is taken away."""
+        """Read what is already there; the file stays as it is until a row is added."""
         self.path, self.key = Path(path), key
+        self._ends_whole = False  # nobody has looked at the last line yet
         self._read()
 
     def _read(self) -> None:
-        _cut_off_half_line(self.path)
-        rows = load(self.path.stem, self.path.parent) if self.path.exists() else []
+        self._columns, rows = [], []
+        if self.path.exists():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if None not in row.values()]  # no half lines
+                self._columns = list(reader.fieldnames or ())
         self._done = {tuple(row[name] for name in self.key) for row in rows}
-        self._columns = list(rows[0]) if rows else []
+
+    def _be_whole(self) -> None:
+        _end_whole(self.path)
+        self._ends_whole = True
+        self._read()  # what was added since
 
     def __contains__(self, run: tuple) -> bool:
         """Say whether the run with these values of the key is in the table."""
@@ -87,7 +125,7 @@ class Table:
         The operating system lets go when the process ends, however it ends.
 
         Raises:
-            RuntimeError: another process adds rows to this table.
+            TableInUse: another process adds rows to this table.
         """
         from filelock import Timeout
 
@@ -95,15 +133,30 @@ class Table:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise RuntimeError(
+            raise TableInUse(
                 f"Another process adds rows to {self.path}: wait until it has ended, or name "
                 "another table"
             ) from None
         try:
-            self._read()  # what was added since
+            self._be_whole()
             yield
         finally:
             lock.release()
+
+    def fill(self, runs: Iterable[Mapping], measure: Callable[[Mapping], Mapping]) -> None:
+        """Make the runs that are missing, one after the other, and keep other processes out.
+
+        Args:
+            runs: in their order; each with the values of the key.
+            measure: makes a run and returns its row.
+
+        Raises:
+            TableInUse: another process adds rows to this table.
+        """
+        with self.held():
+            for run in runs:
+                if tuple(run[name] for name in self.key) not in self:
+                    self.add(measure(run))
 
     def add(self, row: dict[str, object]) -> None:
         """Append a row, with device, versions and commit.
@@ -115,36 +168,47 @@ class Table:
         """
         own = provenance()
         row = row | {name: row.get(name, value) for name, value in own.items()}
-        if not self._columns:
-            self._columns = list(row)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._write(dict(zip(row, row, strict=True)))  # the header
-        if set(row) != set(self._columns):
+        if not self._ends_whole:
+            self._be_whole()
+        if self._columns and set(row) != set(self._columns):
             odd = ", ".join(sorted(set(row) ^ set(self._columns)))
             raise ValueError(f"{self.path} and the new row differ in their columns: {odd}")
         self._write(row)
         self._done.add(tuple(str(row[name]) for name in self.key))
 
     def _write(self, row: dict[str, object]) -> None:
-        with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerow(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns or list(row), lineterminator="\n")
+        if not self._columns:
+            self._columns = list(row)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            writer.writeheader()
+        writer.writerow(row)
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            file.write(text.getvalue())  # the first row and its header in one piece
 
 
-def _cut_off_half_line(path: Path) -> None:
-    """Leave whole lines only, and no file at all when nothing but the header is whole.
+def _end_whole(path: Path) -> None:
+    """Let the file end with a whole line, so that the next row is not glued to half a one.
 
-    A process that is killed (or a disk that is full) while it writes leaves half a line, and the
-    next row would be glued to it.
+    That is what a process leaves that is killed (or a disk that is full) while it writes. A last
+    line that has all its columns lacks its end only, as some editors leave it, and gets one.
     """
-    if not path.exists():
+    written = path.read_bytes() if path.exists() else b""
+    if not written or written.endswith(b"\n"):
         return
-    written = path.read_bytes()
-    whole = written[: written.rfind(b"\n") + 1]
-    if whole.count(b"\n") < 2:
-        path.unlink()
-    elif whole != written:
-        with open(path, "r+b") as file:
-            file.truncate(len(whole))
+    begin = written.rfind(b"\n") + 1
+    head, last = (_cells(line) for line in (written.splitlines()[0], written[begin:]))
+    with open(path, "r+b") as file:
+        if begin and len(last) == len(head):
+            file.seek(0, io.SEEK_END)
+            file.write(b"\n")
+        else:
+            file.truncate(begin)
+
+
+def _cells(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode(errors="replace")]))
 
 
 def trained(train: Callable[..., History], *inputs, **options) -> tuple[History, str]:
@@ -162,7 +226,16 @@ def trained(train: Callable[..., History], *inputs, **options) -> tuple[History,
 
 
 def summary(history: History) -> dict[str, str]:
-    """Return what every table says of a run, shares with four digits; nan without an epoch."""
+    """Return what every table says of a run, shares with four digits; nan without an epoch.
+
+    Where `fit` has noted it, "device" says on what it was computed.
+
+    Raises:
+        KeyboardInterrupt: the run was stopped; half a run is no row, and whoever stopped it wants
+            no other to begin.
+    """
+    if history.stopped:
+        raise KeyboardInterrupt(history.stopped)
     measured = dict.fromkeys(MEASURED, math.nan)
     if len(history):
         measured = {
@@ -173,19 +246,25 @@ def summary(history: History) -> dict[str, str]:
         }
     row = {"epochs": str(len(history))}
     row |= {name: f"{value:.4f}" for name, value in measured.items()}
-    return row | {"seconds": f"{sum(history['seconds']):.1f}"}
+    row["seconds"] = f"{sum(history['seconds']):.1f}"
+    if "computed_on" in history.settings:
+        row["device"] = history.settings["computed_on"]
+    return row
 
 
-def provenance() -> dict[str, str]:
-    """Return on what a run was made: device, versions, commit ("+" with uncommitted changes)."""
+def provenance(device: str | None = None) -> dict[str, str]:
+    """Return on what a run was made: device, versions, commit ("+" with uncommitted changes).
+
+    Args:
+        device: where; the one that `fit` finds by itself when left out.
+    """
     import torch
 
-    threads = torch.get_num_threads()
-    device = f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_name()
+    from .acceleration import name_of
+    from .training import find_device
+
     return {
-        "device": device,
+        "device": name_of(device or find_device()),
         "versions": f"python {platform.python_version()}, torch {torch.__version__}",
         "commit": _commit(),
     }

@@ -28,6 +28,7 @@ NBGRADER_TEXT = re.compile(r"(BEGIN|END) (SOLUTION|HIDDEN TESTS)")
 # A comment that was surely meant as a marker.
 NEAR_MARKER = re.compile(r"\s*#[#\s]*(begin|end)[\s_-]*(solutions?|hidden[\s_-]*tests?)\W*", re.I)
 CHECK_CALL = re.compile(r"^(\w+)\s*=\s*check\(", re.M)
+HINT_CALL = re.compile(r"^#*\s*hint\(", re.M)
 
 
 class LessonError(ValueError):
@@ -132,8 +133,12 @@ def _validate_cell(cell: NotebookNode, path: Path, line: int) -> None:
         raise LessonError(path, line, "under nbval this cell could never fail: take the tag away")
     if cell.cell_type != "code":
         return
-    if CHECK_CALL.search(cell.source) and "### BEGIN SOLUTION" in cell.source:
+    check = CHECK_CALL.search(cell.source)
+    if check and "### BEGIN SOLUTION" in cell.source:
         raise LessonError(path, line, "the check belongs into a cell of its own, after this one")
+    # A wrong answer stops the cell at its check: whatever stands below is never run.
+    if check and HINT_CALL.search(cell.source, check.end()):
+        raise LessonError(path, line, "the hint belongs above the check, or into the next cell")
 
 
 def number_cells(notebook: NotebookNode) -> None:

@@ -19,16 +19,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .acceleration import name_of
 from .batches import Images
 from .history import COLUMNS, History
 from .methods import CrossEntropy
 from .training import (
     BUILDING,
     NetworkMaker,
+    StopRequested,
     accuracy_shares,
     describe,
     find_device,
     network_maker,
+    noting_stops,
     one_thread_for_small,
     own_random_state,
     progress_bar,
@@ -112,7 +115,8 @@ def fit_stacked(
     """Train one small network on each data set, all at once, with cross entropy and SGD.
 
     Run number i equals ``fit(CrossEntropy(), data_sets[i], seed=seeds[i], lr=lr[i], ...)`` but for
-    the rounding of sums, in a fraction of the time.
+    the rounding of sums, in a fraction of the time. All is computed in float32, on a GPU too, where
+    ``fit`` chooses bfloat16.
 
     A run that diverges ends alone: its history says so in ``stopped``, the others go on.
 
@@ -153,14 +157,11 @@ def fit_stacked(
         options = {"batch_size": batch_size, "momentum": momentum, "weight_decay": weight_decay}
         stack = _Stack(data_sets, seeds, rates, methods, make_network, device, **options)
         common = {"network": describe(network), "epochs": epochs, "device": device.type} | options
+        common["computed_on"] = name_of(device)
         for number, history in enumerate(stack.histories):
             own = {"data": data_sets[number].name, "seed": seeds[number], "lr": rates[number]}
             history.settings = common | own
         return _train(stack, epochs, progress, stop, on_epoch)
-
-
-class _StopRequested(Exception):  # noqa: N818 - a signal, not an error
-    """Leaves an epoch when somebody pressed Stop."""
 
 
 def _train(stack: _Stack, epochs: int, progress: bool, stop, on_epoch) -> list[History]:
@@ -168,16 +169,13 @@ def _train(stack: _Stack, epochs: int, progress: bool, stop, on_epoch) -> list[H
     histories, done = stack.histories, 0
     bar = progress_bar(epochs, 0, progress, unit="epoch")
     try:
-        while done < epochs and not all(history.stopped for history in histories):
-            stack.train_epoch(done, stop)
-            done += 1
-            bar.update()
-            if on_epoch is not None:
-                on_epoch(histories)
-    except (_StopRequested, KeyboardInterrupt) as request:
-        how = "stopped" if isinstance(request, _StopRequested) else "interrupted"
-        for history in histories:
-            history.stopped = history.stopped or f"{how} in epoch {done + 1} of {epochs}"
+        with noting_stops(histories, epochs):
+            while done < epochs and not all(history.stopped for history in histories):
+                stack.train_epoch(done, stop)
+                done += 1
+                bar.update()
+                if on_epoch is not None:
+                    on_epoch(histories)
     finally:
         bar.close()
         stack.finish()
@@ -221,7 +219,7 @@ class _Stack:
         total = torch.zeros(len(self.lr), device=self.given.device)
         for index, given in zip(orders.split(self.batch_size, dim=1), labels, strict=True):
             if stop is not None and stop.is_set():
-                raise _StopRequested
+                raise StopRequested
             total.add_(self._step(index, given), alpha=index.shape[1])
         measured = self._measure() | {"train_loss": total / examples}
         rows = zip(*(column.tolist() for column in measured.values()), strict=True)

@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 from . import recipes, results
@@ -228,27 +227,18 @@ def measure(run: SweepRun) -> dict[str, object]:
     from . import noise
 
     with _ONE_AT_A_TIME:
-        data = _load(run.data, run.subset)
+        data = recipes.load(run.data, run.subset)
         if run.noise != AS_IT_IS:
             data = noise.inject(data, run.noise, run.rate, seed=run.seed)
         kind = None if run.noise == AS_IT_IS else run.noise
         recipe = recipes.find(run.setting, run.method, noise=run.noise, rate=run.rate)
         options = {"seed": run.seed, "epochs": run.epochs, "progress": False}
         history, ended = results.trained(recipe.train, data, kind=kind, rate=run.rate, **options)
-        if history.stopped:  # Ctrl-C: `fit` keeps what it has, the sweep ends
-            raise KeyboardInterrupt
         key = dict(zip(KEY, run.key, strict=True))
-        row = key | {"network": recipe.network} | results.summary(history)
+        # The summary, which ends the sweep after Ctrl-C, knows the device better.
+        row = key | {"network": recipe.network} | results.provenance() | results.summary(history)
         # The key once more: its epochs are those that were wanted.
-        return row | key | {"ended": ended} | results.provenance()
-
-
-@lru_cache(maxsize=2)
-def _load(name: str, subset: int | None):
-    from . import datasets
-
-    data = datasets.load(name)
-    return data if subset is None else data.subset(subset)
+        return row | key | {"ended": ended}
 
 
 # All runs -----------------------------------------------------------------------------------------
@@ -275,7 +265,7 @@ def sweep(
 
     Raises:
         SweepError: no scheduler answers, or a process was killed. All rows so far are kept.
-        RuntimeError: another process adds rows to this table.
+        TableInUse: another process adds rows to this table.
     """
     table = results.Table(plan.table, KEY)
     with table.held():

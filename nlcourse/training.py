@@ -14,13 +14,14 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from .acceleration import SMALL_IMAGE, accelerate, fastest_precision, fused
+from .acceleration import SMALL_IMAGE, accelerate, fastest_precision, fused, name_of
 from .batches import Augment, Batch, Batches, Images
 from .dataset import UNKNOWN
 from .history import COLUMNS, History
@@ -34,6 +35,8 @@ PREDICT_VALUES = PREDICT_BATCH * 3 * 32 * 32  # photographs are predicted fewer 
 PROGRESS_DELAY = 2.0  # seconds: shorter runs show no bar
 
 BUILDING = threading.Lock()
+_SETTING = threading.Lock()  # held while what all threads share is read and set again
+_FOUND: dict[object, list] = {}  # the random states that the runs now on found, the first run first
 
 OptimizerMaker = Callable[[list], torch.optim.Optimizer]
 ScheduleMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
@@ -49,7 +52,7 @@ class DivergedError(RuntimeError):
         self.history = history
 
 
-class _StopRequested(Exception):  # noqa: N818 - a signal, not an error
+class StopRequested(Exception):  # noqa: N818 - a signal, not an error
     """Leaves an epoch when somebody pressed Stop."""
 
 
@@ -158,9 +161,10 @@ def fit(
             method, data, make_fast_network, optimizer, schedule, augment, batch_size, device, seed
         )
         settings["precision"] = getattr(method.network, "precision", "float32")
-        run.history.settings = settings | {"epochs": epochs}
+        run.history.settings = settings | {"epochs": epochs, "computed_on": name_of(device)}
         if checkpoint is not None:
-            run.resume(Path(checkpoint), settings | {"examples": _fingerprint(data)})
+            more = {"examples": _fingerprint(data), "pieces": _pieces(method)}
+            run.resume(Path(checkpoint), settings | more)
         return _train(run, epochs, progress, checkpoint, stop, on_epoch)
 
 
@@ -169,22 +173,31 @@ def _train(run: _Run, epochs: int, progress: bool, checkpoint, stop, on_epoch) -
     history = run.history
     bar = progress_bar(epochs * len(run.batches), len(history) * len(run.batches), progress)
     try:
-        while len(history) < epochs:
-            run.train_epoch(stop, bar)
-            row = history.last
-            bar.n = len(history) * len(run.batches)
-            bar.set_postfix_str(f"test accuracy {100 * row['test_accuracy']:.1f} %", refresh=False)
-            if checkpoint is not None:
-                run.save(Path(checkpoint))
-            if on_epoch is not None:
-                on_epoch(history)
-    except (_StopRequested, KeyboardInterrupt) as request:
-        how = "stopped" if isinstance(request, _StopRequested) else "interrupted"
-        history.stopped = f"{how} in epoch {len(history) + 1} of {epochs}"
+        with noting_stops([history], epochs):
+            while len(history) < epochs:
+                run.train_epoch(stop, bar)
+                accuracy = f"test accuracy {100 * history.last['test_accuracy']:.1f} %"
+                bar.n = len(history) * len(run.batches)
+                bar.set_postfix_str(accuracy, refresh=False)
+                if checkpoint is not None:
+                    run.save(Path(checkpoint))
+                if on_epoch is not None:
+                    on_epoch(history)
     finally:
         run.method.eval()
         bar.close()
     return history
+
+
+@contextlib.contextmanager
+def noting_stops(histories: Iterable[History], epochs: int):
+    """End the training where somebody stops it, and say so in each history that is still on."""
+    try:
+        yield
+    except (StopRequested, KeyboardInterrupt) as request:
+        how = "stopped" if isinstance(request, StopRequested) else "interrupted"
+        for history in histories:
+            history.stopped = history.stopped or f"{how} in epoch {len(history) + 1} of {epochs}"
 
 
 class _Run:
@@ -231,7 +244,7 @@ class _Run:
         def step(loss: Callable[[Batch], Tensor], batch: Batch) -> None:
             nonlocal seen
             if stop is not None and stop.is_set():
-                raise _StopRequested
+                raise StopRequested
             for parameter in parameters:
                 parameter.grad = None  # what zero_grad() does, in a tenth of its time
             value = loss(batch)
@@ -284,6 +297,9 @@ class _Run:
             there = state["settings"]
         except Exception as error:
             raise ValueError(f"{path} is no checkpoint of nlcourse, or damaged: {error}") from error
+        pieces = settings["pieces"]
+        if "pieces" not in there and all("=nlcourse." in piece for piece in pieces):
+            there["pieces"] = pieces  # made before they were noted; another's would be refused
         for name, here in settings.items():
             if there.get(name) != here:
                 raise ValueError(
@@ -399,13 +415,26 @@ def progress_bar(total: int, done: int, wanted: bool, unit: str = "step"):
 
 @contextlib.contextmanager
 def own_random_state(device: torch.device, seed: int):
-    """Give the run its own global random state (dropout draws from it) and put the old one back."""
-    before = _random_state(device)
+    """Give the run its own global random state (dropout draws from it) and put the old one back.
+
+    A run that ends while a later one is on hands what it found to that one: when two overlap, the
+    last to end puts back what was there before the first.
+    """
+    run = object()
+    with _SETTING:
+        _FOUND[run] = [(device, _random_state(device))]
     torch.manual_seed(seed)
     try:
         yield
     finally:
-        _set_random_state(device, before)
+        with _SETTING:
+            later = list(_FOUND)[list(_FOUND).index(run) + 1 :]
+            found = _FOUND.pop(run)
+            if later:
+                _FOUND[later[0]] += found
+            else:
+                for where, state in found:
+                    _set_random_state(where, state)
 
 
 @contextlib.contextmanager
@@ -420,24 +449,37 @@ def one_thread_for_small(images: Tensor, device: torch.device):
     """
     before = torch.get_num_threads()
     if device.type == "cpu" and images[0].numel() <= SMALL_IMAGE:
-        torch.set_num_threads(1)
+        _set_own_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(before)
+        _set_own_threads(before)
+
+
+def _set_own_threads(count: int) -> None:
+    """Set the processor threads of the calling thread, and of no other.
+
+    torch's setter also changes the default of threads that begin later: a new thread puts it back.
+    """
+    if count == torch.get_num_threads():
+        return
+    with _SETTING, ThreadPoolExecutor(1) as new_thread:
+        default = new_thread.submit(torch.get_num_threads).result()
+        torch.set_num_threads(count)
+        new_thread.submit(torch.set_num_threads, default).result()
 
 
 def _random_state(device: torch.device) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
     if device.type != "cpu":
-        state[device.type] = torch.get_device_module(device).get_rng_state()
+        state[device.type] = torch.get_device_module(device).get_rng_state(device)
     return state
 
 
 def _set_random_state(device: torch.device, state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if device.type in state and device.type != "cpu":
-        torch.get_device_module(device).set_rng_state(state[device.type])
+        torch.get_device_module(device).set_rng_state(state[device.type], device)
 
 
 def describe(value) -> str:
@@ -456,6 +498,18 @@ def describe(value) -> str:
         arguments = ", ".join(f"{name}={setting!r}" for name, setting in plain.items())
         return f"{type(value).__name__}({arguments})"
     return getattr(value, "__qualname__", None) or repr(value)
+
+
+def _pieces(method: Method) -> list[str]:
+    """Name the functions that a method was given: ``CoTeaching(select=mine)`` is another run."""
+    found = {name: piece for name, piece in vars(method).items() if callable(piece)}
+    for name, piece in found.items():
+        if isinstance(piece, functools.partial):
+            found[name] = f"partial.{describe(piece)}"
+        else:
+            named = piece if hasattr(piece, "__qualname__") else type(piece)
+            found[name] = f"{named.__module__}.{named.__qualname__}"
+    return [f"{name}={piece}" for name, piece in found.items()]
 
 
 def _fingerprint(data) -> str:

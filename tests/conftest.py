@@ -23,15 +23,15 @@ hypothesis.settings.load_profile("ci" if IN_CI else "local")
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Give each run of a notebook to whichever worker is free; all other files stay whole."""
+    """Give each run of a lesson to whichever worker is free; all other files stay whole."""
     from xdist.scheduler import LoadFileScheduling
 
-    class OneNotebookAtATime(LoadFileScheduling):
+    class OneLessonAtATime(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             whole = super()._split_scope(nodeid)
-            return nodeid if whole.endswith("test_notebooks.py") else whole
+            return nodeid if whole.endswith(("test_notebooks.py", "test_lessons.py")) else whole
 
-    return OneNotebookAtATime(config, log)
+    return OneLessonAtATime(config, log)
 
 
 def _has_gpu() -> bool:
@@ -82,6 +82,17 @@ def pytest_make_collect_report():
     report = yield
     _fail_if_skipped(report)
     return report
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No test but those that serve files themselves may reach out, or read somebody's data."""
+
+    def refuse(url, *_args, **_kwargs):
+        raise OSError(f"no network in the tests: {url}")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
+    monkeypatch.delenv("NLCOURSE_DATA", raising=False)
 
 
 @pytest.fixture(scope="session", autouse=True)

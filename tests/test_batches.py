@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nlcourse import batches
 from nlcourse.batches import Augment, Batches, Images
 
 
@@ -194,3 +195,12 @@ def test_batches_live_on_the_gpu():
         augment=Augment(2, True, 2),
     )
     assert {tensor.device.type for batch in batches for tensor in batch} == {"cuda"}
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_images_too_many_for_the_device_stay_where_they_are(dtype, monkeypatch):
+    """They come to it batch by batch, and are normalised there."""
+    monkeypatch.setattr(batches, "_fits", lambda images, device: False)
+    stored = Images(some_images(dtype=dtype), (0.5,) * 3, (0.25,) * 3, "meta")
+    got = stored.get(torch.tensor([3, 1]), Augment(cutout=2))
+    assert (got.device.type, got.shape, got.dtype) == ("meta", (2, 3, 8, 8), torch.float32)

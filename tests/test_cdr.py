@@ -290,6 +290,29 @@ def test_sgds_momentum_moves_what_is_not_critical_and_the_own_momentum_does_not(
     assert moved[False] > 0.01
 
 
+@pytest.mark.parametrize("mode", ["paper", "code"])
+def test_own_momentum_leaves_the_decay_as_strong_as_sgds_does(mode):
+    """A weight that nothing but the decay moves ends up fading at the same pace under both."""
+
+    def nothing(importances, share):
+        return [torch.zeros_like(values, dtype=torch.bool) for values in importances]
+
+    pace = {}
+    for own in (False, True):
+        method = CDR(0.4, mode=mode, decay=1e-4, mask=nothing, momentum=0.9 if own else 0.0)
+        method = built(method, lambda: nn.Linear(6, 3, bias=False))
+        weight = method.network.weight
+        with torch.no_grad():
+            weight.copy_(weight.sign())
+        optimizer = torch.optim.SGD(method.parameters(), lr=0.1, momentum=0.0 if own else 0.9)
+        for _ in range(100):
+            before = weight.detach().clone()
+            take_step(method, optimizer, make_batch())
+        pace[own] = (weight - before).abs() / before.abs()
+    assert pace[True].max() > 0
+    torch.testing.assert_close(pace[True], pace[False], rtol=0.01, atol=0)
+
+
 def test_own_momentum_is_sgds_when_all_is_critical():
     def everything(importances, share):
         return [torch.ones_like(values, dtype=torch.bool) for values in importances]

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from nlcourse import board, cli, course, datasets, noise
+from nlcourse import board, cli, course, datasets, noise, training
 from nlcourse.checks.report import ReportError
+from nlcourse.history import History
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import fit
 
@@ -427,6 +428,21 @@ def test_run_says_what_is_wrong(arguments, capsys):
     assert capsys.readouterr().err.startswith("nlcourse: ")
 
 
+def test_a_run_that_diverges_keeps_its_epochs(tmp_path, capsys, monkeypatch):
+    fit = training.fit
+
+    def diverge(*inputs, **options):
+        raise training.DivergedError("nan", fit(*inputs, **options))
+
+    monkeypatch.setattr(training, "fit", diverge)
+    out = tmp_path / "history.csv"
+    assert cli.main(["run", "--device", "cpu", "--epochs", "2", "--out", str(out)]) == 1
+    told = capsys.readouterr()
+    assert told.err == "diverged in epoch 3: try a smaller --lr\n"
+    assert "test_accuracy" in told.out
+    assert len(History.from_csv(out)) == 2
+
+
 def test_settings_are_literals_or_words():
     options = cli.build_parser().parse_args(
         ["run", "--set", "cross=False", "--set", "rate=1e-3", "--set", "mode=soft"]
@@ -451,6 +467,11 @@ def test_bench_runs_all_even_when_one_fails(root, capfd):
     assert "ran in a course" in captured.out
     assert captured.err == "failed: a_fails.py\n"
     assert cli.main(["bench", "b_runs"]) == 0
+    capfd.readouterr()
+    assert cli.main(["bench", "b_runs", "b_rnus"]) == cli.USAGE_ERROR
+    captured = capfd.readouterr()
+    assert "(there: a_fails, b_runs), got b_rnus" in captured.err
+    assert "ran in" not in captured.out
 
 
 def test_clean_removes_caches_only(root):

@@ -13,7 +13,9 @@ import pickle
 import struct
 import tarfile
 import threading
+import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,8 @@ from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import download_url
 
 from nlcourse import datasets, files, noise, real_sets
+
+pytestmark = pytest.mark.usefixtures("offline")
 
 # Those that are fetched file by file; photographs are tested in test_real_sets.py.
 CHECKED = [name for name in datasets.NAMES if name not in ("digits", *real_sets.NAMES)]
@@ -51,17 +55,6 @@ def idx_contents() -> dict[str, np.ndarray]:
         "t10k-images-idx3-ubyte": draw.integers(256, size=(20, 28, 28)),
         "t10k-labels-idx1-ubyte": np.arange(20) % 10,
     }
-
-
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch):
-    """No test but those that serve files themselves may reach out."""
-
-    def refuse(url, *_args, **_kwargs):
-        raise OSError(f"no network in the tests: {url}")
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
-    monkeypatch.delenv("NLCOURSE_DATA", raising=False)
 
 
 @pytest.fixture(params=["mnist", "fashion-mnist"])
@@ -173,7 +166,7 @@ class Server:
 
 
 @pytest.fixture
-def _local_network(monkeypatch):
+def _local_network(monkeypatch, offline):
     """Give torchvision its real downloader back, for addresses on this machine."""
     monkeypatch.setattr("torchvision.datasets.utils.download_url", download_url)
     for variable in ("no_proxy", "NO_PROXY"):
@@ -188,7 +181,9 @@ def move_away(folder: Path, goal: Path) -> Path:
 
 
 def left_behind(root: Path) -> list[Path]:
-    return [path for path in root.rglob("*") if path.is_file() or path.name.startswith(".")]
+    """What a fetch that failed has left; its lock, an empty file, stays."""
+    found = [path for path in root.rglob("*") if path.is_file() or path.name.startswith(".")]
+    return [path for path in found if path.suffix != ".lock"]
 
 
 # ---------------------------------------------------------------- digits
@@ -393,9 +388,8 @@ def test_parts_that_do_not_fit_are_refused(changes, error, message):
 
 
 def test_unknown_names_are_told_the_known_ones():
-    for call in (datasets.load, datasets.fetch):
-        with pytest.raises(ValueError, match="digits, mnist, .*food101, got 'svhn'"):
-            call("svhn")
+    with pytest.raises(ValueError, match="digits, mnist, .*food101, got 'svhn'"):
+        datasets.load("svhn")
 
 
 @pytest.mark.parametrize(
@@ -454,11 +448,11 @@ def test_without_a_network_the_error_says_why(name, tmp_path):
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(datasets.DataError, match="could not be fetched: .*file"):
-        datasets.fetch("mnist", tmp_path / "file" / "data")
+        datasets.load("mnist", root=tmp_path / "file" / "data")
 
 
 def test_digits_need_no_fetching(tmp_path):
-    assert datasets.fetch("digits", tmp_path / "nowhere") == tmp_path / "nowhere"
+    datasets.load("digits", root=tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
 
 
@@ -583,7 +577,7 @@ def test_fetching_stores_whole_files(idx, tmp_path, monkeypatch):
         monkeypatch.setattr(
             files.torchvision_class(name), "mirrors", [address + "nothing/", address]
         )
-        assert datasets.fetch(name, root) == root
+        datasets.load(name, root=root)
     for path in served.iterdir():
         assert (folder / path.name).read_bytes() == path.read_bytes()
     assert sorted(path.name for path in folder.iterdir()) == sorted(
@@ -605,6 +599,23 @@ def test_a_broken_download_leaves_nothing_and_is_mended_by_the_next(idx, tmp_pat
     with Server(served) as address:
         monkeypatch.setattr(source, "mirrors", [address])
         check_idx(datasets.load(name, root=root), name)
+
+
+def test_two_that_want_the_same_files_fetch_them_once(idx, tmp_path, monkeypatch):
+    name, root, folder = idx
+    served = move_away(folder, tmp_path / "served")
+    fetched = []
+
+    def slowly(url, folder, filename, _md5):
+        fetched.append(filename)
+        time.sleep(0.1)
+        (Path(folder) / filename).write_bytes((served / filename).read_bytes())
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_url", slowly)
+    with ThreadPoolExecutor() as threads:
+        for data in threads.map(lambda _: datasets.load(name, root=root), range(3)):
+            check_idx(data, name)
+    assert sorted(fetched) == sorted(path.name for path in served.iterdir())
 
 
 def test_a_downloader_that_breaks_off_silently_is_caught(idx, tmp_path, monkeypatch):
@@ -657,7 +668,7 @@ def test_the_time_limit_of_connections_is_put_back(tmp_path):
     socket.setdefaulttimeout(123.0)
     try:
         with pytest.raises(datasets.DataError):
-            datasets.fetch("mnist", tmp_path)
+            datasets.load("mnist", root=tmp_path)
         assert socket.getdefaulttimeout() == 123.0
     finally:
         socket.setdefaulttimeout(None)
@@ -734,7 +745,7 @@ def test_cifar_is_fetched_and_unpacked(cifar, tmp_path, monkeypatch):
         data = datasets.load(name, root=root)
     assert torch.equal(data.images, expected)
     assert not (root / archive.name).exists()
-    assert [path for path in root.iterdir() if path.name.startswith(".")] == []
+    assert not list(root.glob(".fetching-*"))
 
 
 @pytest.mark.usefixtures("_local_network")

@@ -634,19 +634,6 @@ def test_batch_norm_gets_along(noisy):
     assert math.isfinite(history.last["train_loss"])
 
 
-@pytest.mark.gpu
-def test_no_step_waits_for_the_gpu(noisy):
-    class Watched(DivideMix):
-        def _mixmatch_loss(self, *arguments, **more):
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                return super()._mixmatch_loss(*arguments, **more)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-
-    run(Watched(**QUICK), noisy, device="cuda", network="small-cnn")
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", range(5))

@@ -158,13 +158,39 @@ def test_gradient_is_the_sum_of_the_equation(n, p, seed):
         (torch.zeros(2, 2), torch.zeros(0, 2), torch.zeros(0).long(), "n of at least 1"),
         (torch.zeros(2, 2), torch.zeros(4), torch.zeros(4).long(), r"shape \(n, p\)"),
         (torch.zeros(2, 2), torch.zeros(4, 2), torch.zeros(3).long(), "4 labels"),
-        (torch.zeros(2, 2), torch.zeros(4, 2), torch.full((4,), 2), "0 or 1"),
-        (torch.zeros(2, 2), torch.zeros(4, 2), torch.zeros(4), "int64"),
+        (torch.zeros(2, 2), torch.zeros(4, 2), torch.full((4,), 2), "0 or 1, got .* from 2 to 2$"),
+        (torch.zeros(2, 2), torch.zeros(4, 2), torch.ones(4), "got torch.float32 from 1 to 1$"),
+        (torch.zeros(2, 2), torch.zeros(4, 2), -torch.ones(4), "of signs make them"),
+        (torch.zeros(2, 2), torch.zeros(4, 2).double(), torch.zeros(4).long(), "of one dtype"),
     ],
 )
 def test_gradient_says_what_does_not_fit(theta, features, labels, says):
     with pytest.raises(ValueError, match=says):
         linear.gradient(theta, features, labels)
+    with pytest.raises(ValueError, match=says):
+        linear.accuracy_on_wrong(theta, features, labels, labels)
+
+
+@pytest.mark.parametrize("name", ["true_labels", "given_labels"])
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda labels: 1 - 2 * labels, "int64 `{}` .* from -1 to 1: of signs make them"),
+        (lambda labels: labels.double(), "int64 `{}` .* got torch.float64 from 0 to 1$"),
+        (lambda labels: labels[:-1], r"10 labels in `{}`, .* got shape \(9,\)"),
+    ],
+)
+def test_the_papers_signs_are_no_labels(name, change, says):
+    data = linear.sample(10, 3, 0.1, 0.4, seeded(0))
+    data = data._replace(**{name: change(getattr(data, name))})
+    with pytest.raises(ValueError, match=says.format(name)):
+        linear.gradient_descent(data, steps=1)
+
+
+def test_the_advice_for_signs_gives_labels():
+    labels = torch.tensor([0, 1, 1])
+    for sign in (1 - 2 * labels, (1 - 2 * labels).double()):
+        assert torch.equal(((1 - sign) // 2).long(), labels)
 
 
 def test_coefficients_of_the_true_class_for_any_number_of_classes():

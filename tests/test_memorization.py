@@ -16,7 +16,6 @@ from nlcourse import datasets, memorization
 from nlcourse.batches import Batch, Images
 from nlcourse.memorization import (
     Watch,
-    class_sensitivity,
     critical_sample_ratio,
     critical_samples,
     epochs_to_fit,
@@ -112,24 +111,6 @@ def test_mode_comes_back_after_an_error():
     with pytest.raises(RuntimeError):
         loss_sensitivity(net, torch.zeros(2, 1, 5, 5, dtype=torch.float64), torch.zeros(2).long())
     assert all(part.training for part in net.modules())
-
-
-def test_class_sensitivity_against_a_double_loop():
-    net, (images, labels) = network(), sample(n=12)
-    labels = torch.arange(12) % 4
-    found = class_sensitivity(net, images, labels, 4)
-    for i in range(4):
-        for j in range(4):
-            of_j = images[labels == j]
-            values = loss_sensitivity(net, of_j, torch.full((len(of_j),), i))
-            assert found[i, j] == pytest.approx(values.mean().item(), rel=1e-12)
-
-
-@pytest.mark.parametrize(("labels", "said"), [([0, 1, 1], "class 2"), ([0, 1, 3], "class")])
-def test_class_without_examples_is_said(labels, said):
-    images = sample(n=3)[0]
-    with pytest.raises(ValueError, match=said):
-        class_sensitivity(network(), images, torch.tensor(labels), 3)
 
 
 def test_unrolled_sensitivity_of_one_step_agrees_with_finite_differences():
@@ -516,16 +497,6 @@ def test_adversarial_training_refuses_bad_settings(radius, weight, said):
 # Lesson 02 ---------------------------------------------------------------------------------------
 
 LESSON = LESSONS / "02_closer_look.py"
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", range(5))
-def test_every_claim_of_the_lesson_holds_for_five_seeds(seed):
-    names = run_cells(LESSON, seed=seed)  # its own asserts are the claims
-    assert len(names["alt_texts"]) >= 9
-    assert all(len(words) > 60 for words in names["alt_texts"])
-    assert set(names["points"]) == set(names["half"])
 
 
 def test_explorer_of_the_lesson_judges_width_and_examples():

@@ -204,11 +204,11 @@ def test_cross_entropy_is_minus_log_probability():
     assert method.loss(batch).item() == pytest.approx(expected / 20, rel=1e-5)
 
 
-def make(name):
-    """A method with its defaults; a noise rate that it must be told is 0.2."""
+def make(name, **settings):
+    """A method with its defaults but for some; a noise rate that it must be told is 0.2."""
     needed = inspect.signature(METHODS[name]).parameters.get("noise_rate")
     told = needed is not None and needed.default is needed.empty
-    return METHODS[name](**({"noise_rate": 0.2} if told else {}))
+    return METHODS[name](**({"noise_rate": 0.2} if told else {}), **settings)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -229,6 +229,44 @@ def test_every_method_learns_in_short_numbers(name):
     history = fit(make(name), noisy, epochs=3, precision="bfloat16", **options)
     assert np.isfinite(history["train_loss"]).all()
     assert history.settings["precision"] == "bfloat16"
+
+
+EARLY = {"begin": 2, "average": 2}
+ON_GPU = {name: (name, {}) for name in METHODS} | {
+    "dividemix": ("dividemix", {"warm_up": 1, "views": 1}),
+    "joint-optimization": ("joint-optimization", EARLY),
+    "joint-optimization, hard": ("joint-optimization", EARLY | {"update": "hard"}),
+}
+# Here not even fetching a batch or relabelling makes the processor wait.
+WHOLE_EPOCHS = {"co-teaching", "joint-optimization"}
+
+
+def never_waiting(action):
+    """Let torch raise at every call that makes the processor wait for the GPU."""
+
+    @functools.wraps(action)
+    def watched(*arguments):
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            return action(*arguments)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    return watched
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "settings"), ON_GPU.values(), ids=ON_GPU)
+def test_no_step_waits_for_the_gpu(name, settings):
+    noisy = noise.inject(datasets.load("digits").subset(300), "symmetric", 0.4, seed=1)
+    method = make(name, **settings)
+    epoch = method.train_epoch
+    if name in WHOLE_EPOCHS:
+        method.train_epoch = never_waiting(epoch)
+    else:
+        method.train_epoch = lambda batches, step: epoch(batches, never_waiting(step))
+    history = fit(method, noisy, network="small-cnn", epochs=4, device="cuda", progress=False)
+    assert np.isfinite(history["train_loss"]).all()
 
 
 def test_a_method_without_a_loss_says_so():

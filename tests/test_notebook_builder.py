@@ -171,6 +171,17 @@ def test_check_shares_no_cell_with_its_solution(tmp_path):
         sources.read_source(make_course(tmp_path, text).source)
 
 
+@pytest.mark.parametrize("hint", ['# hint("1.1")', 'hint("1.1")', '#hint("1.1")  # stuck?'])
+def test_hint_stands_above_the_check_that_stops_the_cell(tmp_path, hint):
+    """A wrong answer ends the cell at its check: a hint below it could never be had."""
+    lesson = make_course(tmp_path, f"# %%\nimport a\nx = check(x)\n\n{hint}\n")
+    with pytest.raises(LessonError, match=r"03_tiny\.py:1: the hint belongs above the check"):
+        sources.read_source(lesson.source)
+    for allowed in (f"# %%\n{hint}\nx = check(x)\n", f"# %%\nx = check(x)\n\n# %%\n{hint}\n"):
+        lesson.source.write_text(allowed)
+        assert sources.read_source(lesson.source)
+
+
 def test_stub_at_the_wrong_depth_is_refused(tmp_path):
     text = "# %%\ndef f():\n### BEGIN SOLUTION\n    return 1\n### END SOLUTION\n"
     with pytest.raises(LessonError, match=r"03_tiny\.py:1: without its solution .* no Python"):

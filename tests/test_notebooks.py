@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from nlcourse import course, notebooks
+from nlcourse.checks.exercise import exercises
 from nlcourse.sources import CHECK_CALL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,6 +118,23 @@ def test_solution_is_executed_and_readable(lesson):
     counts = [cell.execution_count for cell in solution.cells if cell.cell_type == "code"]
     executed = [count for count in counts if count is not None]
     assert executed == list(range(1, len(executed) + 1))  # one run, top to bottom
+
+
+@each_lesson
+def test_ticks_of_the_solution_count_what_there_is(lesson):
+    """An exercise or a case that came later leaves the stored outputs of other lessons behind."""
+    said = [
+        line
+        for cell in code_cells(lesson.solution)
+        for output in cell.outputs
+        for line in output.get("text", "").splitlines()
+        if line.startswith("✓ ")
+    ]
+    assert len(said) == sum(one.lesson == lesson.number for one in exercises().values())
+    for line in said:
+        number, cases = re.match(r"✓ ([\d.]+) \w+: (\d+) cases", line).groups()
+        assert int(cases) == len(exercises()[number].cases())
+        assert re.search(r"(?:of|All) (\d+) exercises solved", line)[1] == str(len(exercises()))
 
 
 @each_lesson

@@ -41,6 +41,7 @@ def all_figures() -> dict[str, Figure]:
         "images": plots.image_grid(torch.rand(3, 1, 8, 8), ["0", "1", "2"], marked=[0, 1, 0]),
         "colour images": plots.image_grid(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), ["a", "b"]),
         "matrix": plots.matrix(matrix, ["cat", "dog", "owl"]),
+        "heat map": plots.heat_map([[1.0, 99.0]], ["elr"], ["easy\n20%", "hard"], title="All"),
         "lines": plots.lines({"up": [1, 2]}, x=[0.1, 10], xlabel="lr", ylabel="loss", log_x=True),
     }
 
@@ -74,6 +75,23 @@ def test_lines_differ_by_more_than_colour_and_axes_have_units(figures, name):
         assert "(%)" in axes.get_ylabel()
 
 
+@pytest.mark.parametrize(
+    ("names", "columns"),
+    [
+        (["a", "b", "c"], 2),
+        (["alignment of minus the gradient with v", "wrongly labelled, seen through"], 1),
+    ],
+)
+def test_a_legend_of_long_names_stays_inside_the_figure(names, columns):
+    figure = plots.lines({name: [1, 2] for name in names})
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.width
+    assert len({round(text.get_window_extent().x0) for text in legend.texts}) == columns
+
+
 def test_the_description_follows_the_numbers():
     words = plots.learning_curves(make_history(test=(0.5, 0.875, 0.25))).alt_text
     assert "test starts at 50, is highest with 87.5 at epoch 2, ends at 25." in words
@@ -105,9 +123,21 @@ def test_matrix_says_the_largest_changes():
     assert "Largest changes: cat to owl 0.40." in words
 
 
+def test_heat_map_writes_every_number_stars_the_marked_and_leaves_nan_empty():
+    values = torch.tensor([[98.04, math.nan], [26.4, 55.0]])
+    marked = [[False, False], [True, False]]
+    figure = plots.heat_map(values, ["elr", "dmi"], ["a\n40%", "b"], title="All", marked=marked)
+    assert figure.alt_text == "All. a 40%: elr 98.0, dmi 26.4*. b: dmi 55.0."
+    texts = {text.get_text(): text for text in figure.axes[0].texts}
+    assert set(texts) == {"98.0", "26.4*", "55.0"}
+    assert texts["98.0"].get_color() == "black"  # on the bright end
+    assert texts["26.4*"].get_color() == "white"
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: plots.heat_map([[1.0]], ["a", "b"], ["c"]), r"values of \(2, 1\), got \(1, 1\)"),
         (lambda: plots.image_grid(torch.rand(2, 8, 8), ["a", "b"]), "images"),
         (lambda: plots.image_grid(torch.rand(2, 1, 8, 8), ["a"]), "caption"),
         (lambda: plots.matrix(np.eye(2), ["a", "b", "c"]), "matrix"),

@@ -17,16 +17,9 @@ from nlcourse.batches import Images
 from nlcourse.datasets import UNKNOWN, DataError, load, load_folder
 from nlcourse.methods import METHODS
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 QUICK = {"size": 8, "progress": False, "workers": 2}
-
-
-@pytest.fixture(autouse=True)
-def _offline(monkeypatch):
-    def refuse(url, *_args, **_kwargs):
-        raise OSError(f"no network in the tests: {url}")
-
-    monkeypatch.setattr("torchvision.datasets.utils.download_url", refuse)
-    monkeypatch.delenv("NLCOURSE_DATA", raising=False)
 
 
 def make_image(path: Path, value: int) -> None:
@@ -294,7 +287,7 @@ def test_food101_is_fetched_whole_or_not_at_all(tmp_path, monkeypatch):
         write(tmp_path / f"served/food-101/meta/{name}.json", "{}")
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "served/food-101", "food-101")
-    assert datasets.fetch("food101", root) == root
+    assert len(load("food101", root=root, cache=tmp_path / "cache", **QUICK).images) == 4
     assert sorted(path.name for path in (root / "food-101").iterdir()) == ["images", "meta"]
     assert len(load("food101", root=root, download=False, **QUICK).images) == 4
 
@@ -314,7 +307,7 @@ def test_a_missing_set_says_what_belongs_where_and_where_it_comes_from(name, tmp
     assert list(tmp_path.iterdir()) == []
     if name != "food101":
         with pytest.raises(DataError, match="missing: "):
-            datasets.fetch(name, tmp_path)
+            load(name, root=tmp_path)
 
 
 @pytest.mark.parametrize(

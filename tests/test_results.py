@@ -1,16 +1,21 @@
 """Measured tables: appended, continued, read back."""
 
+import contextlib
 import csv
 import importlib.util
+import platform
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from nlcourse import results
+from nlcourse import datasets, results
+from nlcourse.acceleration import name_of
 from nlcourse.history import COLUMNS, History
-from nlcourse.training import DivergedError
+from nlcourse.methods import CrossEntropy
+from nlcourse.training import DivergedError, fit
 
 
 @pytest.fixture
@@ -51,6 +56,51 @@ def test_a_row_goes_under_the_right_names_or_not_in_at_all(table):
         again.add(a_row(2) | {"more": 1})
 
 
+def test_looking_at_a_table_changes_nothing(table):
+    for seed in range(3):
+        table.add(a_row(seed))
+    whole = table.path.read_bytes()
+    header = whole.index(b"\n") + 1
+    for there in (whole[:-1], whole[:-20], whole[:header], whole[: header // 2], b""):
+        table.path.write_bytes(there)
+        results.Table(table.path, table.key)
+        assert table.path.read_bytes() == there
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_the_next_row_is_not_glued_to_half_a_one(table, held):
+    for seed in range(3):
+        table.add(a_row(seed))
+    whole = table.path.read_bytes()
+    header = whole.index(b"\n") + 1
+    for left, there in ((whole[:-1], 3), (whole[:-20], 2), (whole[:header], 0), (whole[:9], 0)):
+        table.path.write_bytes(left)
+        again = results.Table(table.path, table.key)
+        assert (("m", 0.4, 2) in again) == (there == 3)
+        with again.held() if held else contextlib.nullcontext():
+            again.add(a_row(7))
+        seeds = [row["seed"] for row in results.load("some", table.path.parent)]
+        assert seeds == [*map(str, range(there)), "7"]
+        assert table.path.read_bytes().startswith(whole[:header])
+
+
+def test_a_table_is_filled_with_the_runs_that_it_lacks(table):
+    table.add(a_row(1))
+    made = []
+
+    def measure(run):
+        made.append(run["seed"])
+        return run | {"last": 0.5}
+
+    runs = [{"method": "m", "rate": 0.4, "seed": seed} for seed in range(3)]
+    table.fill(runs, measure)
+    table.fill(runs, measure)
+    assert made == [0, 2]
+    assert results.numbers(results.load("some", table.path.parent), "seed") == [1.0, 0.0, 2.0]
+    with table.held(), pytest.raises(results.TableInUse):
+        results.Table(table.path, table.key).fill(runs, measure)
+
+
 def test_numbers_picks_rows_by_text_and_by_number(table):
     for seed in range(3):
         table.add(a_row(seed, last=seed / 10))
@@ -58,6 +108,33 @@ def test_numbers_picks_rows_by_text_and_by_number(table):
     assert results.numbers(rows, "last", method="m", rate=0.4) == [0.0, 0.1, 0.2]
     assert results.numbers(rows, "last", seed=2) == [0.2]
     assert results.numbers(rows, "last", method="other") == []
+
+
+def of_a_method(method, late, *, last=0.1, ended="", noise="symmetric", rate="0.4"):
+    row = {"method": method, "noise": noise, "rate": rate, "last": str(last), "ended": ended}
+    return row | {"mean_of_last_ten": str(late), "best": "0.9"}
+
+
+def test_ranking_is_the_mean_over_seeds_best_first():
+    rows = [of_a_method("a", 0.2), of_a_method("b", 0.5), of_a_method("a", 0.4)]
+    rows += [of_a_method("b", 0.9, rate="0.6"), of_a_method("c", "nan")]
+    ranked = results.ranking(rows, "symmetric", 0.4)
+    assert list(ranked) == ["b", "a"]
+    assert ranked == pytest.approx({"a": 30.0, "b": 50.0})
+    by_best = results.ranking(rows, "symmetric", "0.4", "best")
+    assert by_best == pytest.approx({"a": 90.0, "b": 90.0, "c": 90.0})
+    assert results.ranking(rows, "pairflip", 0.4) == {}
+
+
+def test_a_run_that_diverged_ranks_with_what_it_came_to():
+    """Co-teaching+ on Fashion-MNIST: 61.8 % before it diverged, 10 % when it did."""
+    rows = [of_a_method("plain", 0.476), of_a_method("plus", 0.618, ended="diverged in epoch 13")]
+    ranked = results.ranking(rows, "symmetric", 0.4)
+    assert list(ranked) == ["plain", "plus"]
+    assert ranked["plus"] == pytest.approx(10.0)
+    recorded = results.ranking(results.load("fashion_mnist_methods"), "symmetric", 0.6)
+    assert recorded["co-teaching-plus"] == pytest.approx(10.0)
+    assert recorded["dmi"] < recorded["cross-entropy"]
 
 
 def test_a_missing_table_names_those_that_are_there(table):
@@ -80,6 +157,35 @@ def test_a_history_without_an_epoch_has_a_summary_too():
         "epochs": "0", "best": "nan", "last": "nan", "mean_of_last_ten": "nan",
         "memorized": "nan", "seconds": "0.0",
     }  # fmt: skip
+
+
+def test_half_a_run_is_no_row():
+    history = History([dict.fromkeys(COLUMNS, 0.5)])
+    history.stopped = "interrupted in epoch 2 of 9"
+    with pytest.raises(KeyboardInterrupt):
+        results.summary(history)
+
+
+def test_a_row_names_the_device_that_trained(table, monkeypatch):
+    """Not the one that the process could have had."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
+    data = datasets.load("digits").subset(60)
+    history = fit(CrossEntropy(), data, epochs=1, device="cpu", progress=False)
+    table.add({"method": "m", "rate": 0.0, "seed": 0} | results.summary(history))
+    (row,) = results.load("some", table.path.parent)
+    assert row["device"] == f"{platform.machine()} CPU, 1 thread"
+    assert results.provenance()["device"] == "GPU cuda"
+    monkeypatch.setenv("NLCOURSE_DEVICE", "cpu")
+    assert "CPU" in results.provenance()["device"]
+
+
+@pytest.mark.parametrize(
+    ("device", "name"), [("cuda:1", "GPU cuda:1"), ("mps", f"{platform.machine()} MPS")]
+)
+def test_a_device_has_a_name(device, name, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
+    assert name_of(device) == name_of(torch.device(device)) == name
 
 
 def test_a_run_that_diverges_is_a_result_as_far_as_it_came():

@@ -114,6 +114,17 @@ def test_repository_address_stands_in_one_place():
     ]
 
 
+def test_readme_tells_the_time_and_the_needs_that_the_lessons_tell():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (\d\d) .* \|([^|]*)\| (\d+) \|$", readme)
+    told = {}
+    for source in sorted((ROOT / "notebooks" / "lessons").glob("*.py")):
+        text = source.read_text(encoding="utf-8").replace("\n#", "")
+        time = re.search(r"\*\*Time:\*\* about (\d+) minutes[^.]*\.( You need [^.]*)?", text)
+        told[source.name[:2]] = time[1], re.findall(r"\d\d", time[2] or "")
+    assert {n: (minutes, re.findall(r"\d\d", needs)) for n, needs, minutes in rows} == told
+
+
 def test_versions_agree():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert PROJECT["version"] == nlcourse.__version__ == citation["version"]

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from nlcourse import datasets, noise
+from nlcourse.history import History
 from nlcourse.methods import CrossEntropy
 from nlcourse.models import mlp
 from nlcourse.training import fit
 from nlcourse.widgets import Goal
-from nlcourse.widgets.sweep_explorer import NoiseSweep, Sweep
+from nlcourse.widgets.sweep_explorer import NoiseSweep, Sweep, SweepTry
 
 WAIT = 60
 RATES = (0.0, 0.3, 0.6)
@@ -64,12 +65,37 @@ def test_every_point_is_a_run_of_its_own(digits):
     assert len(np.unique(last)) > 3
 
 
+@pytest.mark.parametrize("goal", [None, Goal("Get above 40 %.", lambda run: (True, "above"))])
+def test_a_sweep_that_diverges_as_a_whole_says_so(digits, goal):
+    explorer = panel(digits, goal=goal)
+    run = explorer.try_out(lr=1e20)
+    words = "all 6 runs diverged: take a smaller learning rate"
+    assert run.summary() == run.verdict == words
+    assert run.finished
+    assert run.reached is (None if goal is None else False)
+    assert words.removeprefix("all") in explorer.status.value
+    assert words in alt(explorer)
+    assert words in run.figure.alt_text
+
+
 def test_points_that_diverge_are_left_out_and_said(digits):
-    run = panel(digits).try_out(lr=1e20)
-    assert run.history.diverged > 0
-    if len(run.history):
-        assert "runs diverged" in run.summary()
-    assert run.figure.alt_text
+    sweep = Sweep((0.0, 0.5), [History(), History([{"test_accuracy": 0.5}])])
+    sweep.histories[0].stopped = "diverged in epoch 1"
+    run = SweepTry(panel(digits).settings, history=sweep)
+    assert (sweep.diverged, sweep.all_diverged) == (1, False)
+    assert np.isnan(sweep.test_accuracy("last")[0]).all()
+    assert run.summary().endswith("; 1 of 2 runs diverged")
+
+
+def test_the_stop_button_while_labels_are_drawn_leaves_no_run_on(digits):
+    def interrupted(data, rate, seed):
+        raise KeyboardInterrupt
+
+    explorer = panel(digits, noise_kinds=[{"interrupted": interrupted}])
+    run = explorer.try_out()
+    assert not run.running
+    assert run.history.stopped == "interrupted"
+    assert "no verdict" in explorer.status.value
 
 
 def test_goal_verdict_and_ghosts(digits):

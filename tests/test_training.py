@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise
+from nlcourse import datasets, noise, training
 from nlcourse.batches import Augment, Images
 from nlcourse.history import COLUMNS, History
 from nlcourse.methods import CoTeaching, CrossEntropy, Method
@@ -170,6 +172,66 @@ def test_fit_leaves_the_global_random_state_alone(noisy):
     assert torch.equal(torch.rand(3), expected)
 
 
+def test_a_run_within_a_run_changes_nothing_for_it(noisy):
+    network = functools.partial(mlp, hidden=(32,), dropout=0.3)
+    alone = quick(noisy, network=network)
+    threads = []
+
+    def train_another(_):
+        quick(noisy, epochs=1, seed=7)
+        threads.append(torch.get_num_threads())
+
+    assert same(alone, quick(noisy, network=network, on_epoch=train_another))
+    assert set(threads) == {1}
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+class RunInAThread:
+    """A run that goes on until it is let go, in a thread that afterwards counts its own threads."""
+
+    def __init__(self, data, seed):
+        self.began, self.stop = threading.Event(), threading.Event()
+        self.threads = []
+        self.thread = threading.Thread(target=self._work, args=(data, seed))
+        self.thread.start()
+        assert self.began.wait(60)
+
+    def _work(self, data, seed):
+        options = {"epochs": 10**6, "seed": seed, "stop": self.stop}
+        for wanted in (lambda _: self.began.set(), None):
+            self.threads.append(torch.get_num_threads())
+            quick(data, **options, on_epoch=wanted)  # the second time it ends at once
+        self.threads.append(torch.get_num_threads())
+
+    def end(self):
+        self.stop.set()
+        self.thread.join(60)
+        assert not self.thread.is_alive()
+
+
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2), (1, 2, 0)])
+def test_runs_at_once_leave_random_state_and_threads_alone(noisy, order):
+    torch.manual_seed(11)
+    expected = torch.rand(3)
+    torch.manual_seed(11)
+    runs = [RunInAThread(noisy, seed) for seed in range(3)]
+    for number in order:
+        runs[number].end()
+    assert torch.equal(torch.rand(3), expected)
+    assert [run.threads for run in runs] == [[2, 2, 2]] * 3
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
+
+
 # --- stopping ---
 
 
@@ -287,6 +349,69 @@ def test_the_checkpoint_of_another_run_is_refused(noisy, tmp_path):
         quick(noisy, epochs=1, checkpoint=path)
 
 
+def backwards(losses, forget_rate):
+    """Another choice than Co-teaching's own: the first examples of the batch."""
+    return torch.arange(int((1 - forget_rate) * len(losses)))
+
+
+class Firsts:
+    """A piece that is an object."""
+
+    def __init__(self, left_out):
+        self.left_out = left_out
+
+    def __call__(self, losses, forget_rate):
+        return torch.arange(len(losses) - self.left_out)
+
+
+def test_pieces_have_names_that_are_the_same_in_every_process():
+    for piece, name in (
+        (backwards, f"{__name__}.backwards"),
+        (functools.partial(backwards, forget_rate=0.5), "partial.backwards(forget_rate=0.5)"),
+        (Firsts(1), f"{__name__}.Firsts"),
+    ):
+        assert f"select={name}" in training._pieces(CoTeaching(0.4, select=piece))
+
+
+def test_a_checkpoint_knows_the_pieces_of_its_method(noisy, tmp_path):
+    path = tmp_path / "run.pt"
+    quick(noisy, epochs=1, checkpoint=path, method=CoTeaching(0.4))
+    with pytest.raises(ValueError, match="its pieces is .*small_loss_indices.*backwards"):
+        quick(noisy, epochs=2, checkpoint=path, method=CoTeaching(0.4, select=backwards))
+    assert len(quick(noisy, epochs=2, checkpoint=path, method=CoTeaching(0.4))) == 2
+    other = tmp_path / "other.pt"
+    quick(noisy, epochs=1, checkpoint=other, method=CoTeaching(0.4, select=Firsts(1)))
+    with pytest.raises(ValueError, match="its pieces is .*Firsts"):
+        quick(noisy, epochs=2, checkpoint=other, method=CoTeaching(0.4))
+    again = quick(noisy, epochs=1, method=CoTeaching(0.4, select=backwards))
+    assert "backwards" not in repr(again.settings)  # what tables and boards show stays
+
+
+def test_a_checkpoint_from_before_pieces_were_noted_goes_on(noisy, tmp_path):
+    path = tmp_path / "run.pt"
+    quick(noisy, epochs=1, checkpoint=path, method=CoTeaching(0.4))
+    state = torch.load(path, weights_only=True)
+    del state["settings"]["pieces"]
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="its pieces is None"):
+        quick(noisy, epochs=2, checkpoint=path, method=CoTeaching(0.4, select=backwards))
+    assert len(quick(noisy, epochs=2, checkpoint=path, method=CoTeaching(0.4))) == 2
+
+
+def test_the_random_state_is_that_of_the_device_that_trains(monkeypatch):
+    """And not that of the first GPU."""
+    asked, kept = [], {torch.device("cuda:0"): "zero", torch.device("cuda:1"): "one"}
+    gpus = types.SimpleNamespace(
+        get_rng_state=lambda device="cuda:0": kept[torch.device(device)],
+        set_rng_state=lambda state, device="cuda:0": asked.append((state, torch.device(device))),
+    )
+    monkeypatch.setattr(torch, "get_device_module", lambda device: gpus)
+    state = training._random_state(torch.device("cuda:1"))
+    assert state["cuda"] == "one"
+    training._set_random_state(torch.device("cuda:1"), state)
+    assert asked == [("one", torch.device("cuda:1"))]
+
+
 # --- going wrong ---
 
 
@@ -378,18 +503,3 @@ def test_a_gpu_trains_as_well_as_the_processor(noisy):
     on_cpu = quick(noisy, device="cpu", epochs=20)
     assert abs(on_gpu.best() - on_cpu.best()) < 0.08
     assert on_gpu.settings["device"] == "cuda"
-
-
-@pytest.mark.gpu
-def test_a_step_on_the_gpu_never_waits_for_it(noisy):
-    """Torch raises at every synchronising call inside the epoch."""
-
-    class Watched(CoTeaching):
-        def train_epoch(self, batches, step):
-            torch.cuda.set_sync_debug_mode("error")
-            try:
-                super().train_epoch(batches, step)
-            finally:
-                torch.cuda.set_sync_debug_mode("default")
-
-    quick(noisy, method=Watched(0.4), device="cuda", epochs=2)

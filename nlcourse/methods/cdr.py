@@ -22,10 +22,13 @@ In both the decay acts on all parameters, the importance is that of the batch, a
 tie with the last critical one are critical, too.
 
 Momentum: in the code SGD's momentum of 0.9 goes on moving a parameter by its older gradients when
-it is not critical. The paper's rule has no momentum. Here the momentum of ``fit`` acts as in the
-code; ``fit(momentum=0.0)`` with ``CDR(momentum=0.9)`` keeps it to the parameters that are critical
-in this step. What else the code does (a second forward pass, a schedule of the factor that is
-overwritten) is left out.
+it is not critical. The formulas of the paper have no momentum. Here the momentum of ``fit`` acts in
+both modes as in the code, so "the paper's rule" with ``fit``'s usual 0.9 is more than the paper
+writes; ``fit(momentum=0.0)`` leaves it out. ``fit(momentum=0.0)`` with ``CDR(momentum=0.9)`` keeps
+it to the parameters that are critical in this step. SGD's momentum also adds up the decay, to ``1 /
+(1 - momentum)`` times as much; the own momentum multiplies the decay by that, so that the two weigh
+gradient and decay alike. What else the code does (a second forward pass, a schedule of the factor
+that is overwritten) is left out.
 """
 
 from __future__ import annotations
@@ -185,6 +188,7 @@ class CDR(Method):
         decay: lambda, from 0; of the l1 norm in mode "paper", of the l2 norm in mode "code". 0.001
             in the code. It takes the place of `weight_decay` of ``fit``.
         momentum: in [0, 1), of the critical parameters alone: use it with ``fit(momentum=0.0)``.
+            The decay then acts ``1 / (1 - momentum)`` times as strongly, as it does under SGD's.
         importance: a student's own fits here.
         mask: ``mask(importances, share)``; a student's own fits here.
         direction: the rule; left out, that of `mode`. A student's own fits here.
@@ -243,9 +247,9 @@ class CDR(Method):
             gradient = parameter.grad
             if self.momentum:
                 gradient = self.velocities.follow(number, gradient, chosen, self.momentum)
-            parameter.grad = self.direction(
-                parameter, gradient, chosen, self.noise_rate, self.decay
-            )
+            # SGD's momentum would let the decay add up as well: so much is its sum.
+            decay = self.decay / (1 - self.momentum)
+            parameter.grad = self.direction(parameter, gradient, chosen, self.noise_rate, decay)
 
 
 class _Velocities(nn.Module):

@@ -13,8 +13,10 @@ dimensions in its last hidden layer. Memorizing single labels needs more. So:
    ``alpha = exp(-(epoch / epochs) * LID / min LID)``.
 
 Where paper and code differ we follow the paper: cross entropy before the turning point (later
-versions of the code take the symmetric one). The features are those of the batches of the next
-epoch, predicted without dropout; alpha is renewed once an epoch.
+versions of the code take the symmetric one). We differ from the code in when that point may come:
+its window begins at `start`, ours may reach back before it. With 5 and 5 the code may turn from
+epoch 10 on (0 is the first), ours from epoch 5 on. The features are those of the batches of the
+next epoch, predicted without dropout; alpha is renewed once an epoch.
 """
 
 from __future__ import annotations
@@ -116,7 +118,8 @@ class D2L(Method):
 
     Args:
         epochs: of the whole training: tell it what you tell ``fit``.
-        start: no turning point before this epoch; 5 for MNIST, 40 for CIFAR-10 in the paper.
+        start: no turning point before this epoch; 5 for MNIST, 40 for CIFAR-10 in the paper. For
+            the first epoch of the code take its number plus `window`.
         window: epochs that the turning point is measured against.
         neighbours: of the estimate; batches must be larger than that.
         dimension: a student's own :func:`intrinsic_dimension` fits here.
@@ -173,7 +176,7 @@ class D2L(Method):
         self.dimensions = torch.cat([self.dimensions[1:], now[None]])
         self.lowest = torch.minimum(self.lowest, now)
         known = self.dimensions[~self.dimensions.isnan()]
-        # The window counts from `start` on, as in the code.
+        # The window may reach back before `start`; in the code it begins there.
         if not self.turned and self.epoch >= self.start and is_turning_point(known, self.window):
             self.turned_at.fill_(self.epoch)
             self._restore()

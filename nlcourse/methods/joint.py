@@ -132,19 +132,12 @@ def most_different_hard_labels(labels: Tensor, probabilities: Tensor, count: int
 
     Returns:
         New labels ``(n, C)``.
-
-    Raises:
-        ValueError: shapes that differ, rows that do not sum to 1, or a negative count.
     """
-    _check_probabilities(probabilities)
-    _check_probabilities(labels, "labels")
-    if labels.shape != probabilities.shape:
-        raise ValueError(
-            f"Expected `labels` of shape {tuple(probabilities.shape)}, got {tuple(labels.shape)}"
-        )
-    if count < 0:
-        raise ValueError(f"Expected `count` of at least 0, got {count}: it is how many may change")
-    return _most_different_hard_labels(labels, probabilities, count)
+    difference = _divergence(labels, _log(probabilities))
+    chosen = difference.argsort(descending=True, stable=True)[:count]
+    new = labels.clone()
+    new[chosen] = _hard_labels(probabilities[chosen])
+    return new
 
 
 def next_labels(
@@ -293,7 +286,7 @@ class JointOptimization(Method):
             return estimates
         if self.update == "hard":
             return _hard_labels(estimates)
-        return _most_different_hard_labels(self.current_labels, estimates, self.update)
+        return most_different_hard_labels(self.current_labels, estimates, self.update)
 
 
 class FromSoftLabels(Method):
@@ -349,14 +342,6 @@ def _entropy_loss(probabilities: Tensor) -> Tensor:
 def _hard_labels(probabilities: Tensor) -> Tensor:
     rows, classes = probabilities.shape
     return F.one_hot(probabilities.argmax(dim=1), classes).to(probabilities.dtype)
-
-
-def _most_different_hard_labels(labels: Tensor, probabilities: Tensor, count: int) -> Tensor:
-    difference = _divergence(labels, _log(probabilities))
-    chosen = difference.argsort(descending=True, stable=True)[:count]
-    new = labels.clone()
-    new[chosen] = _hard_labels(probabilities[chosen])
-    return new
 
 
 def _divergence(target: Tensor, log_probabilities: Tensor) -> Tensor:

@@ -13,6 +13,12 @@ it. We use the function. So there is no second network here, and what is called 
 name is three lines. Their other curriculum ("DD") is learned from examples known to be right, which
 this course does not give to any method.
 
+What we call the code's are the defaults of its function and script. Its published commands say
+more: for PD a percentile of 0.75 at 20 and 40 % noise and 0.5 at 80 %, for DD 0.8, 0.6 and 0.5 at
+20, 40 and 80 %. So the percentile follows the noise. (They spell that option
+``loss_p_precentile``, which the script does not know.) For PD they have no burn-in, only the early
+dropout of examples.
+
 The other tables of the course's papers mean something simpler by "MentorNet": one network that
 keeps its own small losses, at a rate that it is told. ``CoTeaching(cross=False)`` with two networks
 is near to that; lesson 07 measures one network, too.
@@ -71,15 +77,16 @@ class MentorNet(Method):
 
     Args:
         percentile: of the losses of a batch, in (0, 1]: about the share of examples that count.
-            0.7 in the code.
+            0.7 is the default of the code's script.
         noise_rate: where the share of wrong labels is known or guessed, in [0, 1): the percentile
             is then 1 minus this.
-        burn_in: epochs in which all examples count; 18 % of the training in the code, whence 11 of
-            60.
+        burn_in: epochs in which all examples count; 18 % of the training is the default of the
+            code's function, whence 11 of 60.
         soft_from: from this epoch (0 is the first) the border is soft; 90 % of the training in the
             code, whence 54 of 60.
         width: how soft: a loss that much above the threshold no longer counts; above 0.
-        decay: of the running mean of the threshold, in [0, 1); 0.9 in the code.
+        decay: of the running mean of the threshold, in [0, 1); 0.9 is the default of the
+            code's function, its script takes 0.5.
         drop_early: share of examples left out at random during the burn-in, in [0, 1).
         drop_late: the same share afterwards.
         weights: from losses and threshold to weights; a student's own fits here.

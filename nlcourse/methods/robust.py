@@ -195,7 +195,6 @@ class ForwardCorrection(Method):
         if self.given is None and self.epoch == self.estimate_epochs:
             self.estimate(batches)
             self.network.load_state_dict(self.first_weights)
-        # The loss checks it, which on the CPU makes no GPU wait.
         self.matrix_now = self.matrix.cpu()
         super().train_epoch(batches, step)
 
@@ -213,4 +212,8 @@ class ForwardCorrection(Method):
         logits = self.network(batch.images)
         if self.epoch < self.estimate_epochs:
             return F.cross_entropy(logits, batch.labels)
-        return self.rule(logits, batch.labels, self.matrix_now).mean()
+        # Our own loss checks the matrix, which on the CPU makes no GPU wait; a student's
+        # multiplies with it where the logits are.
+        ours = self.rule is losses.forward_corrected_cross_entropy
+        matrix = self.matrix_now if ours else self.matrix
+        return self.rule(logits, batch.labels, matrix).mean()

@@ -76,15 +76,14 @@ def density_and_resemblance(similarities: Tensor, top_share: float = TOP_SHARE) 
     return rho, eta
 
 
-def choose_prototypes(
-    features: Tensor, count: int = 8, *, max_resemblance: float = MAX_RESEMBLANCE
-) -> Tensor:
+def choose_prototypes(features: Tensor, count: int = 8) -> Tensor:
     """Choose typical images of one class that differ from each other.
+
+    Images whose eta reaches 0.95 come only when no other is left.
 
     Args:
         features: float ``(m, d)`` of images with one given label.
         count: p, how many, from 1.
-        max_resemblance: bound on eta; images above it come only when no other is left.
 
     Returns:
         int64 ``(min(count, m),)``, positions, the densest first.
@@ -100,7 +99,7 @@ def choose_prototypes(
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     rho, eta = density_and_resemblance(cosines(features, features))
     # Every rho lies in [-m, m]: taking 2m + 1 off puts whoever is too similar behind all others.
-    order = rho - (2 * len(features) + 1) * (eta >= max_resemblance)
+    order = rho - (2 * len(features) + 1) * (eta >= MAX_RESEMBLANCE)
     return order.argsort(descending=True, stable=True)[:count]
 
 

@@ -11,11 +11,15 @@ Three stages, here within one run of ``fit``:
 2. until `revise_epoch`: fresh weights, loss corrected by T;
 3. from then on T + dT in its place; the slack dT, 0 at first, is learned with the network.
 
-Where we differ: their loss adds dT to T again for each example of a batch, so that the k-th sees
-T + k dT, their normaliser divides columns, and nothing keeps a row of T + dT a distribution. Here
-dT is added once, negative entries become 0 and rows are divided by their sums. They learn stage 3
-with Adam at 5e-7; here dT learns with the optimizer of ``fit``, `slack_rate` times as fast as the
-network. The paper's stage 2 and 3 weigh the examples ("reweight"); "forward" is its other variant.
+Where we differ: their loss adds dT to T again for each example of a batch, so that the k-th sees T
++ k dT, their normaliser divides columns, and nothing keeps a row of T + dT a distribution. Here dT
+is added once, negative entries become 0 and rows are divided by their sums. Their stage 2 goes on
+from the epoch of the estimate that was best on noisy validation labels, and stage 3 from the best
+epoch of stage 2; ours begins stage 2 anew and goes on. In stage 3 of their first loss gradient
+flows through the weights of the examples into the network, too; ours are numbers for it. They learn
+stage 3 with Adam at 5e-7; here dT learns with the optimizer of ``fit``, `slack_rate` times as fast
+as the network. The paper's stage 2 and 3 weigh the examples ("reweight"); "forward" is its other
+variant.
 """
 
 from __future__ import annotations

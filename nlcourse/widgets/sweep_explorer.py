@@ -66,25 +66,28 @@ class Sweep:
     Attributes:
         rates: the noise rates.
         histories: those of the first rate first, a history a seed.
+        stopped: why the sweep ended early, or "".
     """
 
     def __init__(self, rates: Sequence[float] = (), histories: Sequence[History] = ()) -> None:
         """Keep both."""
         self.rates, self.histories = tuple(rates), list(histories)
+        ends = (history.stopped for history in self.histories)
+        self.stopped = next((end for end in ends if "diverged" not in end), "")
 
     def __len__(self) -> int:
         """Return the number of finished epochs (a run that diverged has fewer)."""
         return max((len(history) for history in self.histories), default=0)
 
     @property
-    def stopped(self) -> str:
-        """Why the sweep ended early, or ""."""
-        return next((h.stopped for h in self.histories if "diverged" not in h.stopped), "")
-
-    @property
     def diverged(self) -> int:
         """Number of runs that ended because their loss was no number any more."""
         return sum("diverged" in history.stopped for history in self.histories)
+
+    @property
+    def all_diverged(self) -> bool:
+        """No run is left."""
+        return 0 < self.diverged == len(self.histories)
 
     def test_accuracy(self, which: str) -> np.ndarray:
         """Return percentages ``(rates, seeds)``; nan where a run has no epoch.
@@ -110,12 +113,21 @@ class SweepTry(Run):
     history: Sweep = field(default_factory=Sweep)
 
     @property
+    def finished(self) -> bool:
+        """All epochs were trained, or no run is left to train."""
+        ended = not self.running and self.error is None
+        return super().finished or (ended and self.history.all_diverged)
+
+    @property
     def figure(self) -> Figure:
         """A fresh static figure of this sweep."""
         return draw(self)
 
     def summary(self) -> str:
         """Say in a sentence where the curves begin and end."""
+        if self.history.all_diverged:
+            lost = len(self.history.histories)
+            return f"all {lost} runs diverged: take a smaller learning rate"
         if not len(self.history):
             return "no epoch finished yet"
         low, high = self.history.rates[0], self.history.rates[-1]
@@ -133,6 +145,12 @@ class SweepState(State):
     """Tries of this panel."""
 
     run_type = SweepTry
+
+    def judge(self, run: SweepTry) -> tuple[bool | None, str]:
+        """Return whether a sweep reaches the goal, or None, and a sentence."""
+        if run.history.all_diverged:  # nothing for a goal's judge to look at
+            return None if self.goal is None else False, run.summary()
+        return super().judge(run)
 
 
 class NoiseSweep(RunPanel):
@@ -292,7 +310,8 @@ def _finish(axes, rates: np.ndarray) -> None:
 def alt_text(run: SweepTry | None, ghosts: Sequence[SweepTry] = ()) -> str:
     """Say what the figure shows, from its numbers."""
     if run is None or not len(run.history):
-        return "An empty chart, test accuracy against noise rate: no sweep yet."
+        why = "no sweep yet" if run is None else run.summary()
+        return f"An empty chart, test accuracy against noise rate: {why}."
     rates = [100 * rate for rate in run.settings.rates]
     told = [
         plots.line_in_words(
