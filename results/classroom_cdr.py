@@ -18,6 +18,7 @@ Each run adds a row as soon as it ends; runs that the file already holds are lef
 
 from __future__ import annotations
 
+import functools
 import itertools
 import sys
 from collections.abc import Iterator
@@ -128,8 +129,9 @@ def parts() -> Iterator[dict]:
 
 def momentum() -> Iterator[dict]:
     """No momentum (the learning rate ten times as large, so that steps are), or one of its own."""
-    yield run("code", 0.4, MAIN, momentum=0.0, lr=0.5)
-    yield run("code", 0.4, MAIN, momentum=0.0, own_momentum=0.9)
+    for rule in ("code", "paper"):
+        yield run(rule, 0.4, MAIN, momentum=0.0, lr=0.5)
+        yield run(rule, 0.4, MAIN, momentum=0.0, own_momentum=0.9)
 
 
 TABLES = {
@@ -209,12 +211,10 @@ def main() -> None:
     """Add the rows that are missing."""
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    data = datasets.load("digits")
+    measure_one = functools.partial(measure, datasets.load("digits"))
     for name in sys.argv[1:] or TABLES:
-        for seed, what in itertools.product(SEEDS, list(TABLES[name]())):
-            what = what | {"seed": seed}
-            if tuple(what[each] for each in KEY) not in table:
-                table.add(measure(data, what))
+        runs = itertools.product(SEEDS, list(TABLES[name]()))
+        table.fill((what | {"seed": seed} for seed, what in runs), measure_one)
 
 
 if __name__ == "__main__":

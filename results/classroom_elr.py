@@ -9,6 +9,7 @@ settings are the same for every noise; no seed is chosen.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -131,10 +132,7 @@ def main() -> None:
     """Add the rows that are missing."""
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    data = datasets.load("digits")
-    for what in planned():
-        if tuple(what[name] for name in KEY) not in table:
-            table.add(measure(data, what))
+    table.fill(planned(), functools.partial(measure, datasets.load("digits")))
 
 
 if __name__ == "__main__":

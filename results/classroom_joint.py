@@ -128,10 +128,11 @@ def main() -> None:
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
     data = datasets.load("digits")
-    # Seeds inside: a stopped command leaves whole tables.
-    for (kind, rate, names), seed in itertools.product(PLAN, SEEDS):
-        for row in rows(data, kind, rate, names, seed, table):
-            table.add(row)
+    with table.held():
+        # Seeds inside: a stopped command leaves whole tables.
+        for (kind, rate, names), seed in itertools.product(PLAN, SEEDS):
+            for row in rows(data, kind, rate, names, seed, table):
+                table.add(row)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ epoch that is best on the other 10 %, whose labels are as noisy: its number is `
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -30,7 +32,7 @@ from nlcourse.early_stopping import EarlyStopping
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.mixup import Mixup
 from nlcourse.methods.robust import ForwardCorrection, RobustLoss, TruncatedGCE
-from nlcourse.training import DivergedError, fit
+from nlcourse.training import fit
 
 SEEDS = range(5)
 EPOCHS = 50
@@ -92,25 +94,26 @@ METHODS = {
 }
 
 
-def measure(data, name: str, kind: str, rate: float, seed: int) -> dict:
+def planned() -> Iterator[dict]:
+    """Yield every run, seed by seed: a stopped command leaves whole tables."""
+    for seed, (kind, rate), name in itertools.product(SEEDS, NOISES, METHODS):
+        yield dict(zip(KEY, (name, kind, rate, seed), strict=True))
+
+
+def measure(data, run: Mapping) -> dict:
     """Train once and return the row; a run that diverged has what it had until then."""
+    name, kind, rate, seed = (run[each] for each in KEY)
     noisy = noise.inject(data, kind, rate, seed=seed)
     make, more = METHODS[name]
-    method, chosen, ended = make(noise.transition_matrix(data, kind, rate)), None, ""
+    method, watch = make(noise.transition_matrix(data, kind, rate)), None
     options = {"epochs": EPOCHS, "seed": seed, "device": "cpu", "progress": False} | FIT | more
-    try:
-        if name == "early stopping":
-            watch = EarlyStopping(method, noisy, seed=seed)
-            history = fit(method, watch.training_part, on_epoch=watch, **options)
-            chosen = watch.chosen(history)
-        else:
-            history = fit(method, noisy, **options)
-    except DivergedError as error:
-        history, ended = error.history, f", diverged after {len(error.history)} epochs"
-    row = {"method": name, "data": data.name, "noise": kind, "rate": rate, "seed": seed}
-    return (row | results.summary(history)) | {
-        "chosen": "" if chosen is None else f"{chosen:.4f}",
-        "settings": described(method, history) + ended,
+    if name == "early stopping":
+        options["on_epoch"] = watch = EarlyStopping(method, noisy, seed=seed)
+        noisy = watch.training_part
+    history, ended = results.trained(fit, method, noisy, **options)
+    return (run | {"data": data.name} | results.summary(history)) | {
+        "chosen": "" if watch is None or ended else f"{watch.chosen(history):.4f}",
+        "settings": described(method, history) + (ended and f", {ended}"),
     }
 
 
@@ -121,13 +124,10 @@ def described(method, history) -> str:
 
 
 def main() -> None:
-    """Add the rows that are missing, seed by seed: a stopped command leaves whole tables."""
+    """Add the rows that are missing."""
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    data = datasets.load("digits")
-    for seed, (kind, rate), name in itertools.product(SEEDS, NOISES, METHODS):
-        if (name, kind, rate, seed) not in table:
-            table.add(measure(data, name, kind, rate, seed))
+    table.fill(planned(), functools.partial(measure, datasets.load("digits")))
 
 
 if __name__ == "__main__":

@@ -18,9 +18,10 @@ A run that diverged keeps what it had until then; `ended` says so.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -45,17 +46,18 @@ KEY = ("method", "noise", "rate", "seed")
 SELECTION = ("label_precision", "label_recall", "label_recovery")
 
 
-def planned(setting: str, seeds: int) -> Iterator[tuple[str, str, float, int]]:
+def planned(setting: str, seeds: int) -> Iterator[dict]:
     """Yield every run: a noise at a time, a seed at a time, so that what stands can be compared."""
     names = [name for name in recipes.names(setting) if name not in LEFT_OUT]
     for (kind, rate), seed, name in itertools.product(NOISES[setting], range(seeds), names):
         told_matrix = recipes.find(setting, name).arguments.get("matrix") == "true"
         if not (kind == "instance" and told_matrix):
-            yield name, kind, rate, seed
+            yield dict(zip(KEY, (name, kind, rate, seed), strict=True))
 
 
-def measure(setting: str, data, name: str, kind: str, rate: float, seed: int) -> dict:
-    """Train once and return the row."""
+def measure(setting: str, data, run: Mapping) -> dict:
+    """Train once, say how it went and return the row."""
+    name, kind, rate, seed = (run[each] for each in KEY)
     recipe = recipes.find(setting, name, noise=kind, rate=rate)
     noisy = noise.inject(data, kind, rate, seed=seed)
     options = {"seed": seed, "kind": kind, "rate": rate, "device": "cpu", "progress": False}
@@ -63,6 +65,7 @@ def measure(setting: str, data, name: str, kind: str, rate: float, seed: int) ->
     row = {"method": name, "data": data.name, "examples": len(noisy.labels)}
     row |= {"noise": kind, "rate": rate, "wrong_labels": f"{noisy.noise_rate:.4f}", "seed": seed}
     row |= results.summary(history)
+    print(name, kind, rate, seed, row["best"], row["last"], row["seconds"], flush=True)
     last = history.last if len(history) else dict.fromkeys(SELECTION, math.nan)
     row |= {name: f"{last[name]:.4f}" for name in SELECTION}
     row |= {"ended": ended}
@@ -81,11 +84,8 @@ def main() -> None:
     folder = Path(__file__).parent
     table = results.Table(folder / f"{options.setting.replace('-', '_')}_methods.csv", KEY)
     data = recipes.find(options.setting, "cross-entropy").load()
-    for name, kind, rate, seed in planned(options.setting, options.seeds):
-        if (name, kind, rate, seed) not in table:
-            row = measure(options.setting, data, name, kind, rate, seed)
-            table.add(row)
-            print(name, kind, rate, seed, row["best"], row["last"], row["seconds"], flush=True)
+    measure_one = functools.partial(measure, options.setting, data)
+    table.fill(planned(options.setting, options.seeds), measure_one)
 
 
 if __name__ == "__main__":

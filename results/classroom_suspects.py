@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from nlcourse import datasets, noise, results, suspects
+from nlcourse.acceleration import name_of
 from nlcourse.batches import Images
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.aum import AUM, WatchedCrossEntropy
@@ -68,7 +69,8 @@ def watched(noisy, seed: int) -> tuple[suspects.Film, Tensor]:
         if len(history) == EARLY:
             early.append(all_features(method.network, images))
 
-    fit(method, noisy, epochs=FIND, seed=seed, on_epoch=look, **FIT)
+    if fit(method, noisy, epochs=FIND, seed=seed, on_epoch=look, **FIT).stopped:  # Ctrl-C
+        raise KeyboardInterrupt
     return film, early[0]
 
 
@@ -154,14 +156,16 @@ def main() -> None:
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
     data = datasets.load("digits")
     empty = dict.fromkeys((*SCORES, *SUMMARY, *LABELS, "settings"), "")
-    for seed, (kind, rate) in itertools.product(SEEDS, NOISES):
-        if (LAST, kind, rate, seed) in table:
-            continue
-        noisy = noise.inject(data, kind, rate, seed=seed)
-        for name, numbers in measured(noisy, seed):
-            if (name, kind, rate, seed) not in table:
-                key = {"what": name, "noise": kind, "rate": rate, "seed": seed, "data": data.name}
-                table.add(key | empty | numbers)
+    empty["device"] = name_of("cpu")
+    with table.held():
+        for seed, (kind, rate) in itertools.product(SEEDS, NOISES):
+            if (LAST, kind, rate, seed) in table:
+                continue
+            noisy = noise.inject(data, kind, rate, seed=seed)
+            for name, numbers in measured(noisy, seed):
+                key = dict(zip(KEY, (name, kind, rate, seed), strict=True))
+                if tuple(key.values()) not in table:
+                    table.add(key | {"data": data.name} | empty | numbers)
 
 
 if __name__ == "__main__":

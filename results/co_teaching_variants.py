@@ -6,6 +6,8 @@ Digits, the classroom MLP, SGD, 30 epochs, one thread. Eight seeds for pair flip
 noise; a run that the table already holds is left out. Seeds are taken as they come.
 """
 
+import functools
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -51,23 +53,30 @@ VARIANTS = {
 }
 
 
-def main() -> None:
-    """Measure what is missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    data = datasets.load("digits")
+def planned() -> Iterator[dict]:
+    """Yield every run."""
     for kind, rate, seeds in RUNS:
         for seed in seeds:
-            for name, make in VARIANTS.items():
-                if (name, kind, rate, seed) in table:
-                    continue
-                spoiled = noise.inject(data, kind, rate, seed=seed)
-                history = fit(
-                    make(rate), spoiled, epochs=30, lr=0.05, batch_size=64, seed=seed, device="cpu"
-                )
-                row = dict(zip(KEY, (name, kind, rate, seed), strict=True))
-                row |= {"data": data.name} | results.summary(history)
-                table.add(row | {"label_precision": f"{history.last['label_precision']:.4f}"})
+            for name in VARIANTS:
+                yield dict(zip(KEY, (name, kind, rate, seed), strict=True))
+
+
+def measure(data, run: Mapping) -> dict:
+    """Train once and return the row."""
+    rate, seed = run["rate"], run["seed"]
+    spoiled = noise.inject(data, run["noise"], rate, seed=seed)
+    method = VARIANTS[run["method"]](rate)
+    options = {"epochs": 30, "lr": 0.05, "batch_size": 64, "seed": seed, "device": "cpu"}
+    history = fit(method, spoiled, **options)
+    row = run | {"data": data.name} | results.summary(history)
+    return row | {"label_precision": f"{history.last['label_precision']:.4f}"}
+
+
+def main() -> None:
+    """Add the rows that are missing."""
+    torch.set_num_threads(1)
+    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
+    table.fill(planned(), functools.partial(measure, datasets.load("digits")))
 
 
 if __name__ == "__main__":

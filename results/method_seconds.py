@@ -10,6 +10,7 @@ runs each, the faster one counts.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -20,16 +21,17 @@ KEY = ("method", "run")
 RUNS = 2
 
 
-def measure(name: str, run: int) -> dict:
+def measure(what: Mapping) -> dict:
     """Train once and return the row."""
-    recipe = recipes.find("classroom", name, noise="symmetric", rate=0.4)
+    recipe = recipes.find("classroom", what["method"], noise="symmetric", rate=0.4)
     noisy = noise.inject(recipe.load(), "symmetric", 0.4, seed=0)
     begin = time.process_time()
     options = {"seed": 0, "kind": "symmetric", "rate": 0.4, "device": "cpu", "progress": False}
     history, _ = results.trained(recipe.train, noisy, **options)
     spent = time.process_time() - begin
-    row = {"method": name, "run": run, "data": recipe.data, "epochs": len(history)}
-    return row | {"cpu_seconds": f"{spent:.2f}", "wall_seconds": f"{sum(history['seconds']):.2f}"}
+    told = results.summary(history)
+    row = what | {"data": recipe.data, "epochs": told["epochs"], "cpu_seconds": f"{spent:.2f}"}
+    return row | {"wall_seconds": f"{sum(history['seconds']):.2f}", "device": told["device"]}
 
 
 def main() -> None:
@@ -37,12 +39,10 @@ def main() -> None:
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
     names = recipes.names("classroom")
+    runs = [{"method": name, "run": run} for run in range(RUNS) for name in names]
     if ("cross-entropy", 0) not in table:
-        measure("cross-entropy", 0)  # the first training in a process pays for imports
-    for run in range(RUNS):
-        for name in names:
-            if (name, run) not in table:
-                table.add(measure(name, run))
+        measure(runs[0])  # the first training in a process pays for imports
+    table.fill(runs, measure)
 
 
 if __name__ == "__main__":

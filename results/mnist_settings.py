@@ -10,7 +10,9 @@ the test accuracy: this shows what the cause is, not what is best. Read from NLC
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -32,17 +34,28 @@ TRIES = (
 )  # fmt: skip
 
 
-def measure(clean, name: str, kind: str, rate: float, changed: dict, seed: int = 0) -> dict:
-    """Train once with some of the recipe's numbers changed; return the row."""
+def planned() -> Iterator[dict]:
+    """Yield every run."""
+    for name, kind, rate, changes in TRIES:
+        for changed in changes:
+            yield dict(zip(KEY, (name, kind, rate, json.dumps(changed), 0), strict=True))
+
+
+def measure(clean, run: Mapping) -> dict:
+    """Train once with some of the recipe's numbers changed; say how it went and return the row."""
+    name, kind, rate, changed, seed = (run[each] for each in KEY)
     recipe = recipes.find("mnist", name, noise=kind, rate=rate)
     recipe = dataclasses.replace(
-        recipe, **{part: dict(getattr(recipe, part)) | new for part, new in changed.items()}
+        recipe,
+        **{part: dict(getattr(recipe, part)) | new for part, new in json.loads(changed).items()},
     )
     noisy = noise.inject(clean, kind, rate, seed=seed)
     options = {"seed": seed, "kind": kind, "rate": rate, "device": "cpu", "progress": False}
     history, ended = results.trained(recipe.train, noisy, **options)
-    row = dict(zip(KEY, (name, kind, rate, json.dumps(changed), seed), strict=True))
-    return row | results.summary(history) | {"ended": ended}
+    row = run | results.summary(history) | {"ended": ended}
+    told = (row[part] for part in ("best", "last", "mean_of_last_ten"))
+    print(name, kind, rate, changed, *told, flush=True)
+    return row
 
 
 def main() -> None:
@@ -50,13 +63,7 @@ def main() -> None:
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
     clean = recipes.find("mnist", "cross-entropy").load()
-    for name, kind, rate, changes in TRIES:
-        for changed in changes:
-            if (name, kind, rate, json.dumps(changed), 0) not in table:
-                row = measure(clean, name, kind, rate, changed)
-                table.add(row)
-                told = (row[part] for part in ("best", "last", "mean_of_last_ten"))
-                print(name, kind, rate, changed, *told, flush=True)
+    table.fill(planned(), functools.partial(measure, clean))
 
 
 if __name__ == "__main__":

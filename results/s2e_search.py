@@ -11,6 +11,7 @@ noise rate. All rows are scored on the test images; the search never sees them.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from pathlib import Path
 
@@ -33,9 +34,12 @@ def train(data, noise_rate: float, seed: int, curve=None):
     """Train Co-teaching once, with its own schedule or another."""
     pieces = {} if curve is None else {"forget_rate": curve}
     method = CoTeaching(noise_rate, **pieces)
-    return fit(
+    history = fit(
         method, data, epochs=EPOCHS, lr=0.05, batch_size=64, seed=seed, device="cpu", progress=False
     )
+    if history.stopped:  # Ctrl-C: half a run is no try
+        raise KeyboardInterrupt
+    return history
 
 
 def score(checked, told: float, seed: int, numbers) -> float:
@@ -91,8 +95,8 @@ def main() -> None:
     """Add the rows that are missing."""
     torch.set_num_threads(1)
     table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    for seed in SEEDS:
-        for kind, rate in NOISES:
+    with table.held():
+        for seed, (kind, rate) in itertools.product(SEEDS, NOISES):
             if ("s2e", kind, rate, seed) not in table:
                 for row in measure(kind, rate, seed):
                     if tuple(row[name] for name in KEY) not in table:

@@ -99,8 +99,10 @@ def queue_section() -> list[str]:
         "## The papers' CIFAR-10 tables, at the papers' networks",
         "",
         f"The queue of `nlcourse reproduce`: of its {len(jobs)} runs {missing} were **not run** "
-        "(they need a GPU). Best / last accuracy. The papers' numbers are as they print them; "
-        "`nlcourse.papers` says what lies behind each.",
+        "(they need a GPU). Ours: best / last accuracy. The papers' numbers are as printed there, "
+        "of the best or the last epoch, of the epoch chosen on noisy labels, or the mean of the "
+        "last ten (which DivideMix calls *last*). `nlcourse.papers` says what else lies behind "
+        "each.",
         "",
         "| setting | method | noise | papers | ours |",
         "|---|---|---|---|---|",
