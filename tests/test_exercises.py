@@ -16,6 +16,7 @@ from nlcourse.checks.engine import examine, fingerprint, prepare, undisturbed
 from nlcourse.checks.exercise import exercises
 from nlcourse.checks.hints import LEVELS, text_of
 
+LESSONS = Path(__file__).resolve().parent.parent / "notebooks" / "lessons"
 EXERCISES = exercises()
 MISTAKES = [
     pytest.param(exercise, mistake, id=f"{exercise.number} {mistake.name}")
@@ -27,6 +28,9 @@ MISTAKES = [
 @pytest.fixture(params=EXERCISES.values(), ids=lambda exercise: exercise.title)
 def exercise(request):
     return request.param
+
+
+GRADIENT, MIX = (EXERCISES[number].solution for number in ("4.1", "6.4"))
 
 
 # Right answers written differently ---------------------------------------------------------------
@@ -67,6 +71,15 @@ def randomize_by_numpy(labels, share, num_classes, generator=None):
     redraw = rng.random(len(new)) < share
     new[redraw] = rng.integers(num_classes, size=redraw.sum())
     return new
+
+
+def randomize_by_multinomial(labels, share, num_classes, generator):
+    if not len(labels):
+        return labels
+    alike = torch.ones(num_classes)
+    drawn = torch.multinomial(alike, len(labels), replacement=True, generator=generator)
+    redraw = torch.rand(len(labels), generator=generator) < share
+    return torch.arange(num_classes)[torch.where(redraw, drawn, labels)]
 
 
 def randomize_narrow(labels, share, num_classes, generator):
@@ -189,7 +202,7 @@ def cross_by_select(losses_first, losses_second, kept_by_first, kept_by_second):
 
 ALTERNATIVES = {
     "0.1": [share_by_loop, share_by_numpy, share_as_tensor, share_by_count],
-    "1.1": [randomize_by_loop, randomize_by_numpy, randomize_narrow],
+    "1.1": [randomize_by_loop, randomize_by_numpy, randomize_by_multinomial, randomize_narrow],
     "1.2": [groups_by_loop, groups_by_numpy, groups_as_tensors],
     "1.3": [shuffle_by_loop, shuffle_by_gather, shuffle_by_numpy],
     "7.1": [rate_by_if, rate_by_numpy, rate_as_tensor],
@@ -214,6 +227,76 @@ def test_right_answer_written_differently_passes(number, function):
 
 def test_every_exercise_has_two_other_right_answers(exercise):
     assert len(ALTERNATIVES.get(exercise.number, ())) >= 2
+
+
+@pytest.mark.parametrize(
+    ("number", "function", "says"),
+    [
+        ("7.2", lambda losses, forget_rate: losses.topk(len(losses) // 2, largest=False), "a pair"),
+        ("7.2", lambda losses, forget_rate: torch.sort(losses)[: len(losses) // 2], "a pair"),
+        ("5.1", lambda epoch, lr, milestones, factor: lr if epoch < 60 else None, "a way through"),
+        ("4.1", lambda *values, **more: GRADIENT(*values).numpy(), "numpy array: the step takes"),
+        ("4.1", lambda *values, **more: GRADIENT(*values).tolist(), "a list: the step takes"),
+        ("4.1", lambda *values, **more: GRADIENT(*values).float(), "it is torch.float32"),
+        ("6.4", lambda *values, **more: [part.numpy() for part in MIX(*values)], "numpy array"),
+        ("6.4", lambda *values, **more: [part.double() for part in MIX(*values)], "torch.float64"),
+    ],
+)
+def test_what_would_break_the_lesson_later_is_said_now(number, function, says):
+    verdict = examine(EXERCISES[number], function)
+    assert verdict.outcome == "wrong"
+    assert says in verdict.reason
+
+
+# What students type, and the catalogue once did not know -----------------------------------------
+
+
+def entropy_as_printed(noise_rate, num_classes):
+    r, C = noise_rate, num_classes  # noqa: N806 - the formula's
+    return -(1 - r) * math.log(1 - r) - r * math.log(r / (C - 1))
+
+
+def entropy_over_all_classes(noise_rate, num_classes):
+    r, C = noise_rate, num_classes  # noqa: N806 - the formula's
+    return -(1 - r) * math.log(1 - r) - r * math.log(r / C)
+
+
+def sce_with_a_mean(logits, labels, alpha, beta, log_clip=-4.0):
+    p = logits.softmax(dim=1)[torch.arange(len(labels)), labels]
+    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+    return alpha * cross_entropy - beta * log_clip * (1 - p)
+
+
+def sce_without_a_clip(logits, labels, alpha, beta, log_clip=-4.0):
+    p = logits.softmax(dim=1)
+    y = torch.zeros_like(p)
+    y[torch.arange(len(labels)), labels] = 1.0
+    return alpha * -(y * p.log()).sum(dim=1) + beta * -(p * y.log()).sum(dim=1)
+
+
+def rate_by_epoch(epoch, noise_rate, ramp_epochs, exponent=1.0):
+    if epoch < ramp_epochs:
+        return noise_rate * epoch**exponent / ramp_epochs
+    return noise_rate
+
+
+def rate_by_minimum(epoch, noise_rate, ramp_epochs, exponent=1.0):
+    return min(epoch**exponent / ramp_epochs, noise_rate)
+
+
+@pytest.mark.parametrize(
+    ("number", "function", "cause"),
+    [
+        ("5.2", entropy_as_printed, "stops at the logarithm of 0"),
+        ("5.2", entropy_over_all_classes, "counts the true class among the wrong ones in"),
+        ("6.2", sce_with_a_mean, "averages the cross entropy over the batch"),
+        ("6.2", sce_without_a_clip, "leaves log 0 as it is"),
+        ("7.1", rate_by_epoch, "asks the epoch where the ramp ends"),
+        ("7.1", rate_by_minimum, "climbs to the noise rate before the ramp ends"),
+    ],
+)
+def test_a_mistake_typed_from_the_formula_has_its_cause(number, function, cause):
+    assert examine(EXERCISES[number], function).misconception.startswith(cause)
 
 
 # The exercise itself -----------------------------------------------------------------------------
@@ -357,6 +440,16 @@ def test_shown_solution_is_code_that_passes(exercise):
     names = {"torch": torch, "Tensor": torch.Tensor}
     exec("from __future__ import annotations\n" + text_of(exercise, len(LEVELS)), names)
     assert examine(exercise, names[exercise.name]).outcome == "done"
+
+
+def test_header_in_the_lesson_is_that_of_the_catalogue(exercise):
+    (lesson,) = LESSONS.glob(f"{exercise.lesson}_*.py")
+    dots = ["●" * n + "○" * (5 - n) for n in (exercise.difficulty, exercise.importance)]
+    header = (
+        f"# **Exercise {exercise.number}** · difficulty {dots[0]} · importance {dots[1]} · "
+        f"{exercise.minutes} minutes"
+    )
+    assert lesson.read_text(encoding="utf-8").splitlines().count(header) == 1
 
 
 def test_numbers_of_the_catalogue(exercise):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -94,6 +95,35 @@ ALTERNATIVES = {
     "2.2": [gini_by_pairs, gini_by_lorenz, gini_from_the_top],
     "2.3": [step_by_numpy, step_by_difference, step_by_where],
 }
+
+
+def sensitivity_that_adds_up(network, images, labels):
+    images.requires_grad_(True)
+    F.cross_entropy(network(images), labels, reduction="sum").backward()
+    return images.grad.abs().sum((1, 2, 3))
+
+
+def sensitivity_that_leaves_a_mark(network, images, labels):
+    images.requires_grad = True
+    loss = F.cross_entropy(network(images), labels, reduction="sum")
+    return torch.autograd.grad(loss, [images])[0].abs().sum((1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("function", "cause"),
+    [
+        (sensitivity_that_adds_up, "adds up the slopes of all calls"),
+        (sensitivity_that_leaves_a_mark, "leaves a mark on the caller's images"),
+    ],
+)
+def test_images_that_ask_for_gradients_afterwards_are_said(function, cause):
+    verdict = examine(exercises()["2.1"], function)
+    assert "`images` in place" in verdict.reason
+    assert verdict.lines[1:3] == (
+        "  came out: images.requires_grad is True",
+        "  expected: images.requires_grad is False",
+    )
+    assert verdict.misconception == cause
 
 
 def test_a_changed_network_is_said():

@@ -128,6 +128,28 @@ def test_a_right_draw_is_never_called_wrong(seed, monkeypatch):
             assert lesson_03._drawn_from_the_rows(got, None, arguments) is None
 
 
+def corrupt_by_coin(labels, matrix, generator):
+    new = labels.clone()
+    goes = torch.rand(len(labels), generator=generator) > matrix.diagonal()[labels]
+    new[goes] = torch.randint(len(matrix), (int(goes.sum()),), generator=generator)
+    return new
+
+
+def corrupt_by_loop_of_coins(labels, matrix, generator):
+    new = []
+    for label in labels.tolist():
+        if torch.rand(1, generator=generator).item() >= matrix[label, label]:
+            label = torch.randint(len(matrix), (1,), generator=generator).item()
+        new.append(label)
+    return torch.tensor(new)
+
+
+@pytest.mark.parametrize("function", [corrupt_by_coin, corrupt_by_loop_of_coins])
+def test_the_coin_of_the_diagonal_is_named(function):
+    verdict = examine(exercises()["3.3"], function)
+    assert verdict.misconception.startswith("uses the diagonal only, and draws")
+
+
 def test_cascade_shows_in_the_smallest_case():
     verdict = examine(exercises()["3.3"], lesson_03._cascade)
     assert "class after class" in verdict.misconception

@@ -22,7 +22,7 @@ def gradient_by_numpy(theta, features, given_labels):
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))
     p = odds / odds.sum(axis=1, keepdims=True)
     p[np.arange(len(x)), given_labels.numpy()] -= 1
-    return np.einsum("nc,np->cp", p, x) / len(x)
+    return torch.from_numpy(np.einsum("nc,np->cp", p, x) / len(x))
 
 
 def gradient_by_autograd(theta, features, given_labels):
@@ -35,7 +35,7 @@ def gradient_by_tanh(theta, features, given_labels):
     signs = 1.0 - 2.0 * given_labels
     gap = torch.tanh(features @ (theta[0] - theta[1]) / 2)
     first = ((gap - signs) / 2) @ features / len(features)
-    return torch.stack((first, -first)).float()
+    return torch.stack((first, -first))
 
 
 def alignment_by_cosine_similarity(gradient, separator):

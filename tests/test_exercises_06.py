@@ -89,7 +89,8 @@ def mix_by_lerp(images, rows, partner, share):
 
 def mix_by_numpy(images, rows, partner, share):
     share, j = max(share, 1 - share), partner.numpy()
-    return [share * part.numpy() + (1 - share) * part.numpy()[j] for part in (images, rows)]
+    mixed = [share * part.numpy() + (1 - share) * part.numpy()[j] for part in (images, rows)]
+    return [torch.from_numpy(part) for part in mixed]
 
 
 def mix_by_matrix(images, rows, partner, share):

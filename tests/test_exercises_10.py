@@ -30,15 +30,18 @@ def loss_by_loop(logits, labels, targets, lambda_):
     for z, y, t in zip(logits, labels, targets, strict=True):
         p = torch.exp(z - torch.logsumexp(z, 0))
         kept = torch.clip(p, 0.0001, 0.9999)
-        total = total - torch.log_softmax(z, 0)[y] + lambda_ * torch.log(1 - kept @ t)
+        entropy = torch.nn.functional.cross_entropy(z, y)  # of a number or of a row
+        total = total + entropy + lambda_ * torch.log(1 - kept @ t)
     return total / len(labels)
 
 
 def loss_by_einsum(logits, labels, targets, lambda_):
     log_p = logits.log_softmax(dim=-1)
     rest = 1 - torch.einsum("nc,nc->n", log_p.exp().clamp(1e-4, 0.9999), targets.detach())
-    one_hot = torch.eye(logits.shape[1], dtype=logits.dtype)[labels]
-    return (-(one_hot * log_p).sum(1) + lambda_ * rest.log()).mean()
+    rows = labels
+    if rows.dim() == 1:
+        rows = torch.eye(logits.shape[1], dtype=logits.dtype)[labels]
+    return (-(rows * log_p).sum(1) + lambda_ * rest.log()).mean()
 
 
 def loss_by_log1p(logits, labels, targets, lambda_):

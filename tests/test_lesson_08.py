@@ -1,4 +1,4 @@
-"""Lesson 08's claims: every assert of the lesson for five seeds, its explorer, and what it says."""
+"""Lesson 08's claims: its explorer, and what it says of its table."""
 
 from __future__ import annotations
 
@@ -16,19 +16,11 @@ TABLE = "classroom_suspects"
 NOISES = [("symmetric", 0.2), ("symmetric", 0.4), ("symmetric", 0.6), ("asymmetric", 0.4)]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_assert_of_the_lesson_holds(seed, monkeypatch, tmp_path):
-    monkeypatch.setattr("tempfile.mkdtemp", lambda: str(tmp_path))
-    names = run_cells(LESSON, seed=seed)
-    assert len(names["alt_texts"]) == 11
-    assert all(len(words) > 80 for words in names["alt_texts"])
-    assert (tmp_path / "suspects.csv").exists()
+def two_rankings_cannot_reach_the_goal(names):
+    """What the goal's text promises, for the seeds of `test_lessons.py`."""
     panel = names["explorer"]
     assert panel.try_out(ranking="prototypes", share=0.37).history.recall > 0.85
-    # What the goal's text promises: with some it cannot be done, wherever the cut.
-    for name in ("last loss", "density"):
+    for name in ("last loss", "density"):  # wherever the cut
         curve = panel.curves[name]
         assert not ((curve["precision"] >= 95) & (curve["recall"] >= 93)).any()
 

@@ -1,25 +1,14 @@
-"""Lesson 11's claims: every assert of the lesson for five seeds, its explorer, and its sources."""
+"""Lesson 11's claims: its explorer, and its sources."""
 
 from __future__ import annotations
 
 import re
 
-import pytest
 from lesson_cells import LESSONS, only, run_cells
 
 from nlcourse import papers, results
 
 LESSON = LESSONS / "11_dividemix.py"
-SEEDS = range(5)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_assert_of_the_lesson_holds(seed):
-    shown = run_cells(LESSON, seed=seed)["alt_texts"]
-    assert len(shown) == 16
-    assert all(len(words) > 60 for words in shown)
 
 
 def without_training(source: str) -> str:

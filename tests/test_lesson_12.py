@@ -1,4 +1,4 @@
-"""Lesson 12's claims: every assert of the lesson for five seeds, its explorer, and its table."""
+"""Lesson 12's claims: its explorer, and its table."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ from lesson_cells import LESSONS, ended, only, run_cells
 from nlcourse import results
 
 LESSON = LESSONS / "12_cdr.py"
-SEEDS = range(5)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_assert_of_the_lesson_holds(seed):
-    shown = run_cells(LESSON, seed=seed)["alt_texts"]
-    assert len(shown) == 8
-    assert all(len(words) > 100 for words in shown)
 
 
 def without_runs(source: str) -> str:
@@ -36,12 +26,12 @@ def test_explorer_judges_the_goal_it_states(explorer):
     settings = {"epochs": 2, "assumed_rate": 0.8}
     assert explorer.try_out(noise_rate=0.2, **settings).reached is False
     assert "40 %" in explorer.tries[-1].verdict
-    other = explorer.try_out(papers_rule=True, **settings)
+    other = explorer.try_out(**{"the paper's rule": True}, **settings)
     assert other.reached is False
     assert "assumed 80%" in other.verdict
     first, second = (run.history["train_loss"] for run in explorer.tries[-2:])
     assert first != second
-    assert explorer.figure().alt_text
+    assert "the paper's rule on" in explorer.figure().alt_text
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from typing import Any
 from . import memory
 from .engine import Verdict, examine
 from .exercise import Exercise, find
+from .results import usable
 
 
 class CheckFailed(AssertionError):
@@ -35,7 +36,8 @@ def check(function: Callable[..., Any], number: str | None = None) -> Callable[.
         number: the exercise ("7.2"), for a function with another name.
 
     Returns:
-        The function when it is right; the course's own while it is blank.
+        The function when it is right (where it returns a list, say, and the lesson needs a
+        tensor: with its results turned into one); the course's own while it is blank.
 
     Raises:
         CheckFailed: it is not right, or blank with ``NLCOURSE_STRICT=1`` or under nbgrader. In a
@@ -52,7 +54,9 @@ def check(function: Callable[..., Any], number: str | None = None) -> Callable[.
         memory.record(exercise, verdict)
     memory.report(exercise, verdict)
     if verdict.outcome == "done":
-        say(f"✓ {exercise.title}: {verdict.cases} cases. {memory.standing(exercise)}")
+        function, turned = usable(exercise, function)
+        found = f"{verdict.cases} cases" + (f"; {turned}" if turned else "")
+        say(f"✓ {exercise.title}: {found}. {memory.standing(exercise)}")
         return function
     if verdict.outcome == "open" and not strict():
         say(f"○ {exercise.title} {state}. The course's version goes on. {help_for(exercise)}")

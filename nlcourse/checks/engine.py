@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from .exercise import NOTHING, Case, Exercise, Misconception, Mismatch
+from .exercise import NOTHING, Case, Exercise, Misconception, Mismatch, ask_once
 from .show import canonical, changed, describe, describe_call, fresh, student_lines
 
 ENOUGH = 0.75  # share of the failing cases in which a student and a known mistake agree, to name it
@@ -109,10 +109,15 @@ def run_case(
         where = student_lines(error.__traceback__)
         return Mismatch(type(error).__name__, says, evidence="", student_lines=where), ""
     mismatch = _judge(exercise, case, got, asked.expected)
-    moved = changed(case.arguments, arguments)
+    plain = case.ask is ask_once  # else the question itself may ask for gradients
+    moved = changed(case.arguments, arguments, marks=plain)
     if mismatch is None and moved:
         says = f"it changes its input `{moved[0]}` in place: the caller still needs it as it was"
-        before, after = describe(case.arguments[moved[0]]), describe(arguments[moved[0]])
+        both = case.arguments[moved[0]], arguments[moved[0]]
+        marks = [getattr(value, "requires_grad", None) for value in both]
+        before, after = map(describe, both)
+        if plain and marks[0] != marks[1]:
+            before, after = (f"{moved[0]}.requires_grad is {mark}" for mark in marks)
         mismatch = Mismatch("in place", says, got=after, expected=before, evidence="")
     return mismatch, printed.getvalue()
 

@@ -42,7 +42,9 @@ class Mismatch:
     student_lines: tuple[str, ...] = ()
 
 
-NOTHING = Mismatch("nothing", "it returns nothing: is there a `return`?", got="None")
+NOTHING = Mismatch(
+    "nothing", "it returns nothing here: is there a way through it without a `return`?", got="None"
+)
 
 Judge = Callable[[Any, Any, Arguments], Mismatch | None]
 

@@ -87,6 +87,14 @@ def as_tensor(value: Any, shape: tuple[int, ...] | None = None) -> Tensor | Mism
     return tensor.detach()
 
 
+def no_tensor(value: Any, user: str) -> Mismatch | None:
+    """Say it of a result that is no tensor, where what comes next computes with it."""
+    if isinstance(value, Tensor):
+        return None
+    kind = "numpy array" if isinstance(value, np.ndarray) else type(value).__name__
+    return Mismatch("no tensor", f"it is a {kind}: {user} takes tensors", evidence="")
+
+
 def all_close(one: Tensor, other: Tensor) -> bool:
     """Say whether all numbers of two tensors are equal up to rounding; nan equals nothing."""
     return torch.allclose(one.double(), other.double(), rtol=TOLERANCE, atol=TOLERANCE)
@@ -114,6 +122,9 @@ def finite_numbers(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch
 
 def as_whole_numbers(value: Any, shape: tuple[int, ...] | None = None) -> Tensor | Mismatch:
     """Return an int64 tensor from integers of any width; an empty list counts as integers."""
+    if isinstance(value, tuple) and any(isinstance(part, Tensor) and part.dim() for part in value):
+        says = "it is a pair: topk and sort return the values and their positions"
+        return Mismatch("pair", says, evidence="")
     tensor = as_tensor(value)
     if isinstance(tensor, Mismatch):
         return tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from .. import memorization
 from .engine import SEED
-from .exercise import Case, Exercise, Misconception
+from .exercise import Arguments, Case, Exercise, Misconception, ask_once
 from .judges import number, numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
@@ -80,7 +81,7 @@ def _sensitivity_cases() -> list[Case]:
             "images": torch.randn(n, 1, side, side, generator=draw, dtype=dtype) / side,
             "labels": torch.randint(classes, (n,), generator=draw),
         }
-        return Case(name, arguments)
+        return Case(name, arguments, more.get("ask", ask_once))
 
     return [
         case("one image of one pixel", 1, 1, 2, 0),
@@ -95,7 +96,14 @@ def _sensitivity_cases() -> list[Case]:
         case("sixteen images", 16, 4, 10, 12),
         case("forty images", 40, 8, 10, 16),
         case("forty images, two classes", 40, 3, 2, 0),
+        case("the same images twice", 3, 2, 4, 5, ask=_ask_again),
     ]
+
+
+def _ask_again(function: Callable[..., Any], arguments: Arguments) -> Any:
+    """Return the second answer: as `Watch` does, which asks about the same images all the time."""
+    ask_once(function, arguments)
+    return ask_once(function, arguments)
 
 
 def _slope(network, images, labels, reduction="sum", squash=False):
@@ -111,6 +119,18 @@ def _predicted_class(network, images, labels):
 
 def _l1(gradient: Tensor) -> Tensor:
     return gradient.abs().flatten(1).sum(dim=1)
+
+
+def _added_up(network, images, labels):
+    images.requires_grad_()
+    nn.functional.cross_entropy(network(images), labels, reduction="sum").backward()
+    return _l1(images.grad)
+
+
+def _marked(network, images, labels):
+    images.requires_grad_()
+    loss = nn.functional.cross_entropy(network(images), labels, reduction="sum")
+    return _l1(torch.autograd.grad(loss, images)[0])
 
 
 LOSS_SENSITIVITY = Exercise(
@@ -178,6 +198,17 @@ LOSS_SENSITIVITY = Exercise(
             "applies softmax before the cross entropy",
             "`cross_entropy` wants logits: it takes the softmax by itself.",
             lambda network, images, labels: _l1(_slope(network, images, labels, squash=True)),
+        ),
+        Misconception(
+            "adds up the slopes of all calls",
+            "Ask twice about the same images. Whose `.grad` still holds the first answer?",
+            _added_up,
+        ),
+        Misconception(
+            "leaves a mark on the caller's images",
+            "`requires_grad_` changes a tensor for everybody. On which one of your own would it "
+            "do no harm?",
+            _marked,
         ),
     ),
 )

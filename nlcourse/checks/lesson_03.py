@@ -360,8 +360,10 @@ def _impossible(counts: Tensor, matrix: Tensor) -> Mismatch | None:
         return None
     row, column = never.nonzero()[0].tolist()
     moved = int(counts.sum() - counts.diagonal().sum())
+    along_columns = bool((matrix.T[counts > 0] > 0).all())
+    kind = "transposed" if along_columns else "any class"
     return broken(
-        "impossible label" if moved else "nothing changed",
+        kind if moved else "nothing changed",
         "labels come out that the matrix gives probability 0" if moved else "no label has changed",
         got=f"class {row} was given label {column}, {counts[row, column]} times",
         expected=f"row {row} of the matrix: {[round(p, 3) for p in matrix[row].tolist()]}",
@@ -442,6 +444,12 @@ def _any_wrong_class(labels, matrix, generator=None):
     return torch.where(wrong, (labels + shift) % classes, labels)
 
 
+def _any_class(labels, matrix, generator=None):
+    wrong = torch.rand(len(labels), generator=generator) >= matrix.diagonal()[labels]
+    drawn = torch.randint(len(matrix), labels.shape, generator=generator)
+    return torch.where(wrong, drawn, labels)
+
+
 def _exact_counts(labels, matrix, generator=None, shuffle=True):
     new = labels.clone()
     for c in range(len(matrix)):
@@ -500,6 +508,12 @@ CORRUPT = Exercise(
             "uses the diagonal only",
             "Whether a label goes wrong is half of the story: where does it go?",
             _any_wrong_class,
+        ),
+        Misconception(
+            "uses the diagonal only, and draws the new label from all classes",
+            "Whether a label goes wrong is half of the story. The other entries of its row say "
+            "where it goes: do you ask them?",
+            _any_class,
         ),
         Misconception(
             "changes an exact number of labels",

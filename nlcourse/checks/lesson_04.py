@@ -9,9 +9,9 @@ from torch import Tensor
 
 from .. import linear
 from .engine import SEED
-from .exercise import Case, Exercise, Misconception
+from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from .inputs import double
-from .judges import number, numbers
+from .judges import no_tensor, number, numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -77,6 +77,15 @@ def _gradient_cases() -> list[Case]:
     ]
 
 
+def _gradient_of_theta(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge a tensor that the steps of the lesson can be taken with."""
+    problem = no_tensor(got, "the step") or numbers(got, expected, arguments)
+    if problem is None and got.dtype != expected.dtype:
+        says = f"it is {got.dtype}, and theta is {expected.dtype}: half of the digits are lost"
+        return Mismatch("dtype", says, evidence="")
+    return problem
+
+
 def _weighted(coefficients: Tensor, features: Tensor) -> Tensor:
     return coefficients.T @ features / len(features)
 
@@ -98,7 +107,7 @@ GRADIENT = Exercise(
     reference=linear.gradient,
     solution=gradient,
     cases=_gradient_cases,
-    judge=numbers,
+    judge=_gradient_of_theta,
     difficulty=3,
     importance=5,
     minutes=12,

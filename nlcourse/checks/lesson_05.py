@@ -190,6 +190,16 @@ def _naive_entropy(noise_rate: float, num_classes: int) -> float:
     return -(row * row.log()).sum().item()
 
 
+def _formula(noise_rate: float, num_classes: int) -> float:
+    right, wrong = 1 - noise_rate, noise_rate / (num_classes - 1)
+    return -right * math.log(right) - noise_rate * math.log(wrong)
+
+
+def _true_class_in_the_logarithm(noise_rate: float, num_classes: int) -> float:
+    wrong = noise_rate * math.log(noise_rate / num_classes) if noise_rate else 0.0
+    return _entropy([1 - noise_rate]) - wrong
+
+
 IRREDUCIBLE_LOSS = Exercise(
     number="5.2",
     reference=irreducible_loss,
@@ -267,6 +277,17 @@ IRREDUCIBLE_LOSS = Exercise(
             "What is 0 · ln 0 in floating point, and what should it be? "
             "Something that cannot happen costs nothing.",
             _naive_entropy,
+        ),
+        Misconception(
+            "stops at the logarithm of 0",
+            "`math.log(0)` is an error. Which part of the formula is 0 when a probability is, and "
+            "may be left out?",
+            _formula,
+        ),
+        Misconception(
+            "counts the true class among the wrong ones in the logarithm",
+            "A wrong label is one of how many classes? Look at what r is divided by.",
+            _true_class_in_the_logarithm,
         ),
     ),
 )

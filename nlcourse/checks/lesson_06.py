@@ -14,7 +14,7 @@ from ..methods import mixup
 from .engine import SEED
 from .exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from .gradients import NO_GRADIENT, no_gradient
-from .judges import all_close, as_tensor, numbers
+from .judges import all_close, no_tensor, numbers
 
 # The solutions as a student would write them: the package's own also check their arguments.
 
@@ -50,10 +50,10 @@ def mix_pairs(images, rows, partner, share):
 
 
 def _per_example(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
-    """Judge one loss an example."""
+    """Judge one loss per example."""
     problem = numbers(got, expected, arguments, what="losses")
     if problem is not None and problem.kind == "shape":
-        return Mismatch("shape", f"{problem.says}: one loss an example")
+        return Mismatch("shape", f"{problem.says}: one loss per example")
     return problem
 
 
@@ -190,7 +190,7 @@ GENERALIZED_CROSS_ENTROPY = Exercise(
         ),
         Misconception(
             "averages over the batch",
-            "One loss an example is asked for; the mean comes later.",
+            "One loss per example; the mean comes later.",
             lambda logits, labels, q=0.7: losses.generalized_cross_entropy(
                 logits, labels, q
             ).mean(),
@@ -264,6 +264,11 @@ def _two_terms(reverse: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrong
 
 
+def _unclipped(logits: Tensor, labels: Tensor, log_clip: float) -> Tensor:
+    y = F.one_hot(labels, logits.shape[1])
+    return -(logits.softmax(dim=1) * y.log()).sum(dim=1)
+
+
 SYMMETRIC_CROSS_ENTROPY = Exercise(
     number="6.2",
     reference=losses.symmetric_cross_entropy,
@@ -331,8 +336,23 @@ SYMMETRIC_CROSS_ENTROPY = Exercise(
             _two_terms(lambda logits, labels, log_clip: 1 - _p(logits, labels)),
         ),
         Misconception(
+            "leaves log 0 as it is",
+            "The label's row holds zeros, and their logarithm is minus infinity. Which number "
+            "does the paper put in its place?",
+            _two_terms(_unclipped),
+        ),
+        Misconception(
+            "averages the cross entropy over the batch",
+            "One of your two terms is the same for all examples. What does `F.cross_entropy` do "
+            "with a batch, unless you tell it otherwise?",
+            lambda logits, labels, alpha, beta, log_clip=-4.0: (
+                alpha * F.cross_entropy(logits, labels)
+                + beta * losses.reverse_cross_entropy(logits, labels, log_clip)
+            ),
+        ),
+        Misconception(
             "averages over the batch",
-            "One loss an example is asked for; the mean comes later.",
+            "One loss per example; the mean comes later.",
             lambda logits, labels, alpha, beta, log_clip=-4.0: losses.symmetric_cross_entropy(
                 logits, labels, alpha, beta, log_clip
             ).mean(),
@@ -453,7 +473,7 @@ FORWARD_CORRECTION = Exercise(
         ),
         Misconception(
             "averages over the batch",
-            "One loss an example is asked for; the mean comes later.",
+            "One loss per example; the mean comes later.",
             lambda logits, labels, matrix: (
                 -_of_labels(logits.softmax(dim=1) @ matrix, labels).log().mean()
             ),
@@ -501,19 +521,23 @@ def _mix_cases() -> list[Case]:
 
 
 def _mixed(got: Any, expected: tuple[Tensor, Tensor], arguments: Arguments) -> Mismatch | None:
-    """Judge a pair of tensors."""
+    """Judge a pair of tensors that a network can be trained with."""
     if not isinstance(got, tuple | list) or len(got) != 2:
         kind = type(got).__name__
         return Mismatch("type", f"it is a {kind} where a pair is expected: images and rows")
     for name, one, other in zip(("images", "rows"), got, expected, strict=True):
-        value = as_tensor(one)
-        if isinstance(value, Mismatch):
-            return Mismatch(value.kind, f"the {name}: {value.says}")
+        problem = no_tensor(one, "the network")
+        if problem is not None:
+            return Mismatch(problem.kind, f"the {name}: {problem.says}", evidence="")
+        value = one.detach()
         if value.shape != other.shape:
             shape, wanted = tuple(value.shape), tuple(other.shape)
             return Mismatch("shape", f"the {name} have shape {shape}, expected {wanted}")
         if not all_close(value, other):
             return Mismatch(f"the {name}", f"the mixed {name} differ")
+        if value.dtype != other.dtype:
+            says = f"the mixed {name} are {value.dtype}, expected {other.dtype} as they came"
+            return Mismatch("dtype", says, evidence="")
     return None
 
 

@@ -130,6 +130,22 @@ FORGET_RATE = Exercise(
             ),
         ),
         Misconception(
+            "climbs to the noise rate before the ramp ends",
+            "Halfway up the ramp half of the noise rate is dropped. Where is the noise rate a "
+            "factor in your result?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: min(
+                epoch**exponent / ramp_epochs, noise_rate
+            ),
+        ),
+        Misconception(
+            "asks the epoch where the ramp ends",
+            "With exponent 2, in which epoch does the fraction of the formula reach 1? "
+            "Ask the fraction, not the epoch.",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate if epoch >= ramp_epochs else noise_rate * epoch**exponent / ramp_epochs
+            ),
+        ),
+        Misconception(
             "leaves out the exponent",
             "Compare your result for exponent 1 and exponent 2.",
             lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
@@ -225,7 +241,7 @@ SMALL_LOSS_INDICES = Exercise(
     judge=_same_selection,
     difficulty=2,
     importance=5,
-    minutes=10,
+    minutes=8,
     hints=(
         "Which examples does a network fit first: those labelled right, or those labelled wrong? "
         "What does that say of their losses?",

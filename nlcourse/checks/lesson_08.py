@@ -361,6 +361,10 @@ def _one_place_on(distances: Tensor, share: float) -> Tensor:
     return (distances < cutoff).sum(dim=1) - 1
 
 
+def _between_two(distances: Tensor, share: float) -> Tensor:
+    return (distances < distances.quantile(share)).sum(dim=1) - 1
+
+
 def _without_diagonal(distances: Tensor, share: float) -> Tensor:
     apart = distances[~torch.eye(len(distances), dtype=torch.bool)]
     return (distances < _cutoff(apart, share)).sum(dim=1) - 1
@@ -408,6 +412,12 @@ DENSITY = Exercise(
             "takes the cutoff from the other end",
             "Ascending: with share 0.6 most of the distances lie below the cutoff.",
             _counted(lambda d, share: (d < -_cutoff(-d, share)).sum(dim=1) - 1),
+        ),
+        Misconception(
+            "takes a cutoff between two distances",
+            "What lies between two distances is none of the n². Which place does the text ask for, "
+            "and which entry stands there?",
+            _counted(_between_two),
         ),
         Misconception(
             "takes the cutoff one place further on",

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..methods import elr
+from ..methods.mixup import label_rows
 from .engine import SEED
 from .exercise import Case, Exercise, Misconception
 from .gradients import cut_off, loss_and_slope, value_and_slope, with_gradient
@@ -209,12 +210,12 @@ TARGETS = Exercise(
 
 
 def _loss_cases() -> list[Case]:
-    def case(name: str, logits: Any, labels: list[int], targets: Any, lambda_: float) -> Case:
+    def case(name: str, logits: Any, labels: Any, targets: Any, lambda_: float) -> Case:
         return Case(
             name,
             {
                 "logits": double(logits),
-                "labels": torch.tensor(labels),
+                "labels": torch.as_tensor(labels),
                 "targets": double(targets),
                 "lambda_": lambda_,
             },
@@ -223,10 +224,13 @@ def _loss_cases() -> list[Case]:
 
     generator = torch.Generator().manual_seed(SEED)
 
-    def at_random(n: int, classes: int, lambda_: float) -> Case:
+    def at_random(n: int, classes: int, lambda_: float, *, blended: bool = False) -> Case:
         logits = torch.randn(n, classes, generator=generator, dtype=torch.float64)
         labels = torch.randint(classes, (n,), generator=generator).tolist()
         targets = 0.9 * random_rows(n, classes, generator)
+        if blended:
+            rows = random_rows(n, classes, generator)
+            return case("labels are rows, blended by mixup", logits, rows, targets, lambda_)
         name = f"{n} examples with {classes} classes, lambda {lambda_:g}"
         return case(name, logits, labels, targets, lambda_)
 
@@ -241,6 +245,7 @@ def _loss_cases() -> list[Case]:
         case("a sure network that agrees with its memory", sure, [0], memory, 1.0),
         case("sure, and the label says something else", [[0.0, 40.0, 0.0]], [0], memory, 1.0),
         case("sure of all three", 40 * torch.eye(3), [0, 1, 2], torch.eye(3), 3.0),
+        at_random(4, 3, 1.0, blended=True),
     ]
 
 
@@ -266,12 +271,31 @@ def _mean_log(values: Tensor) -> Tensor:
 
 
 def _clamps_everything(logits, labels, targets, lambda_):
-    p = _clamped(logits)
-    return F.nll_loss(p.log(), labels) + lambda_ * _mean_log(1 - _inner(logits, targets))
+    own = (_clamped(logits).log() * _rows(logits, labels)).sum(dim=1)
+    return lambda_ * _mean_log(1 - _inner(logits, targets)) - own.mean()
+
+
+def _rows(logits: Tensor, labels: Tensor) -> Tensor:
+    return label_rows(labels, logits.shape[1]).to(logits)
 
 
 def _of_the_label(logits, labels, targets):
-    return _mean_log(1 - _clamped(logits).gather(1, labels[:, None]))
+    return _mean_log(1 - _inner(logits, _rows(logits, labels)))
+
+
+def _numbers_alone(logits, labels, targets, lambda_):
+    term = _mean_log(1 - _inner(logits, targets))
+    return F.nll_loss(logits.log_softmax(dim=1), labels) + lambda_ * term
+
+
+def _labels_as_places(logits, labels, targets, lambda_):
+    own = logits.log_softmax(dim=1)[torch.arange(len(labels)), labels]
+    return lambda_ * _mean_log(1 - _inner(logits, targets)) - own.mean()
+
+
+def _softmax_twice(logits, labels, targets, lambda_):
+    term = _mean_log(1 - _inner(logits, targets))
+    return F.cross_entropy(_clamped(logits), labels) + lambda_ * term
 
 
 LOSS = Exercise(
@@ -285,7 +309,8 @@ LOSS = Exercise(
     minutes=10,
     hints=(
         "The loss has to fall when prediction and memory agree more. Does log(1 - x) rise or fall "
-        "with x? And how large is it when a network is completely sure?",
+        "with x? And how large is it when a network is completely sure? (`F.cross_entropy` takes "
+        "class numbers and rows.)",
         "mean cross entropy + λ · mean_i log(1 - Σ_c p_ic t_ic), with p kept in [1e-4, 1 - 1e-4] "
         "in the second part alone.",
         "p = ...   # softmax of the logits, clamped\n"
@@ -316,6 +341,21 @@ LOSS = Exercise(
             "A sure and wrong network should still be pulled back by its label. How, if its "
             "probability has been lifted?",
             _clamps_everything,
+        ),
+        Misconception(
+            "hands probabilities to `cross_entropy`",
+            "That function takes its own softmax. What should it get?",
+            _softmax_twice,
+        ),
+        Misconception(
+            "knows labels as class numbers alone",
+            "ELR+ blends two labels into a row of shares. Which loss of PyTorch takes both?",
+            _numbers_alone,
+        ),
+        Misconception(
+            "takes the label for a position",
+            "A blended label is a row of shares and no position. What is its cross entropy?",
+            _labels_as_places,
         ),
         Misconception(
             "sums the term over the examples",
@@ -398,6 +438,11 @@ def _g(p: Tensor, t: Tensor) -> Tensor:
     return elr.regularizer_gradient(p, t)
 
 
+def _examples_mixed_up(probabilities, targets):
+    agreement = (probabilities * targets).sum(dim=1)
+    return probabilities * (agreement - targets) / (1 - agreement)
+
+
 GRADIENT = Exercise(
     number="10.3",
     reference=elr.regularizer_gradient,
@@ -462,6 +507,11 @@ GRADIENT = Exercise(
             "divides by the number of examples",
             "The mean over the batch comes later. g belongs to one example.",
             lambda probabilities, targets: _g(probabilities, targets) / (2 * len(probabilities)),
+        ),
+        Misconception(
+            "mixes the examples up",
+            "Which shape has one number an example, so that it meets its own row?",
+            _examples_mixed_up,
         ),
         Misconception(
             "takes the inner product over the whole batch",

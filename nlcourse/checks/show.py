@@ -101,16 +101,22 @@ def fresh(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
-def changed(before: Arguments, after: Arguments) -> list[str]:
-    """Return the names of the arguments that have changed (generators may move on)."""
-    return [name for name, value in before.items() if not _same(value, after[name])]
+def changed(before: Arguments, after: Arguments, *, marks: bool = True) -> list[str]:
+    """Return the names of the arguments that have changed (generators may move on).
+
+    `marks` says whether `requires_grad` counts: not where the question itself set it.
+    """
+    return [name for name, value in before.items() if not _same(value, after[name], marks)]
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one: Any, other: Any, marks: bool) -> bool:
     if isinstance(one, Tensor):
+        if marks and one.requires_grad != other.requires_grad:
+            return False
         return one.shape == other.shape and torch.equal(one, other)
     if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        same = (_same(a, b, marks) for a, b in zip(one, other, strict=False))
+        return len(one) == len(other) and all(same)
     return isinstance(one, torch.Generator) or one == other
 
 

@@ -23,8 +23,8 @@
 # * measure whether a network *fits*, how long it needs, and what that costs;
 # * judge the sentence "it generalises because it is regularised".
 #
-# **Time:** about 75 minutes, three exercises, one live experiment.
-# Everything runs on a laptop without a GPU.
+# **Time:** about 75 minutes, three exercises, one live experiment. You need
+# lesson 00. Everything runs on a laptop without a GPU.
 
 # %% [markdown]
 # ## Predict first
@@ -551,7 +551,7 @@ assert dirty < honest - 0.1, "corrupted test labels hide what was learned"
 # perfect network gets only about 55 % here ($1 - 0.5 \cdot 9/10$): a right
 # answer is counted as a mistake whenever the *label* is wrong.
 #
-# So: noise belongs into the **training** labels. Test labels stay true. In
+# So: noise belongs in the **training** labels. Test labels stay true. In
 # this course `noise.inject` never touches the test set.
 
 # %% [markdown]
@@ -988,8 +988,8 @@ assert 0.8 < all_random.noise_rate < 0.97
 # * A network fits **anything**: random labels, random pixels, pure noise, in
 #   a small multiple of the usual time.
 # * So a perfect training accuracy says **nothing** about new data.
-# * Explicit regularisation slows memorizing down. It does not explain why
-#   networks generalise.
+# * Explicit regularisation may slow memorizing down (dropout, shifts; our
+#   weight decay did not). It does not explain why networks generalise.
 # * Countless networks fit; the algorithm picks one: **implicit**
 #   regularisation.
 # * Redrawing from all classes keeps one in $C$ right. Keep test labels true.

@@ -23,8 +23,8 @@
 # * say which noise a network takes over soonest, and why;
 # * estimate the matrix, and the noise rate, from noisy labels alone.
 #
-# **Time:** about 80 minutes, four exercises, one live experiment.
-# Everything runs on a laptop without a GPU or a download.
+# **Time:** about 80 minutes, four exercises, one live experiment. You need
+# lesson 00. Everything runs on a laptop without a GPU or a download.
 
 # %% [markdown]
 # ## Predict first
@@ -209,7 +209,7 @@ assert 0.19 < overall < 0.21
 # **The rate is that of a mapped class.** "40 % asymmetric" means 40 % of
 # five classes and 0 % of the other five: about 20 % of all labels.
 #
-# **"Superclasses" of CIFAR-100.** There the published codes take blocks of
+# **"Superclasses" of CIFAR-100.** There the published code takes blocks of
 # five *consecutive class numbers*. The numbers are alphabetical. So the first
 # block is apple, aquarium fish, baby, bear, beaver: no superclass at all.
 #
@@ -283,8 +283,8 @@ for name, labels in {"drawn from true labels": fair, "loop": cascade}.items():
 assert abs(lost - 0.4 * 0.6) < 0.03, "0.4 of them go, 0.4 of these return"
 
 # %% [markdown]
-# "40 %" has become 24 %, that is $0.4 \cdot (1 - 0.4)$. The codes of ELR, CDR
-# and APL do this. So their "40 % asymmetric" is an easier problem than the
+# "40 %" has become 24 %, that is $0.4 \cdot (1 - 0.4)$. The code of ELR, CDR
+# and APL does this. So their "40 % asymmetric" is an easier problem than the
 # same words in other papers. `noise.corrupt` always draws from the true
 # labels.
 #
@@ -307,7 +307,7 @@ print(f"wrong labels: {instance.noise_rate:.1%}")
 print("of the wrong labels of a class, the most frequent one takes")
 print("  ".join(f"{c}: {t:.0%}" for c, t in enumerate(top)))
 spread = top.mean().item()
-assert 1 / 9 < spread < 1, "between symmetric noise and pair flip"
+assert 0.3 < spread < 0.97, "between symmetric noise and pair flip"
 
 # %% [markdown]
 # Symmetric noise would give about 11 % to each wrong label, pair flip 100 %
@@ -383,19 +383,26 @@ assert on_map < 0.4, "most human mistakes are not on the map"
 # counts how often it really happened.
 
 # %%
-print("two people        both wrong   if a matrix were all   same label")
+print("                        both wrong           then the same label")
+print("two people        counted   by matrices     counted   by matrices")
 for first, second in human_noise.PAIRS:
     both, same = human_noise.wrong_together(first, second).sum(0).tolist()
-    rates = [
-        1 - human_noise.human_matrix(k).diagonal() for k in (first, second)
-    ]
-    chance = 5000 * (rates[0] * rates[1]).sum().item()
-    print(f"{first}, {second}{both:12}{chance:20.0f}{same / both:16.0%}")
+    one, other = (
+        human_noise.human_matrix(kind).fill_diagonal_(0)
+        for kind in (first, second)
+    )
+    chance = 5000 * (one.sum(1) * other.sum(1)).sum().item()
+    alike = 5000 * (one * other).sum().item() / chance
+    print(f"{first}, {second}{both:9}{chance:14.0f}", end="")
+    print(f"{same / both:12.0%}{alike:14.0%}")
     assert both > 1.3 * chance, "some images are hard for everyone"
+    assert same / both > 1.3 * alike, "and hard in the same way"
 
 # %% [markdown]
-# They go wrong *together* far more often than a matrix allows. Some images
-# are hard for everyone. So human noise has what Xia's noise wants to imitate,
+# They go wrong *together* far more often than a matrix allows. And when two
+# people are both wrong, they give the same wrong label in nearly four of ten
+# cases; matrices alone would give 23 %. Some images are hard for everyone,
+# and in the same way. So human noise has what Xia's noise wants to imitate,
 # and what no transition matrix can say. Keep this in mind whenever a method
 # begins with "let $T$ be the transition matrix".
 #
@@ -544,7 +551,8 @@ assert runs["asymmetric"].best() < min(
 #
 # The same number of wrong labels costs very differently, too. Compare the
 # column *best*: asymmetric noise spoils even the best epoch. In the last
-# epoch the kinds lie closer, and their order is a matter of luck.
+# epoch the kinds lie seven points apart, too, but in another order, and that
+# order changes with `SEED`.
 #
 # ## Why: one lie, told often
 #
@@ -623,7 +631,7 @@ for name, (told, taken, follow) in sorted(
 ):
     print(f"{name:20}{told:13.2f}{taken:13.0%}{follow:14.0%}")
 assert points["symmetric 0.4"][1] < points["pair flip 0.2"][1]
-assert points["unlike 0.4"][1] > 0.7 * points["asymmetric 0.4"][1]
+assert points["unlike 0.4"][1] > 0.95 * points["asymmetric 0.4"][1]
 assert points["pair flip 0.4"][2] > 5 * points["symmetric 0.4"][2]
 
 # %%
@@ -649,9 +657,10 @@ print(f"correlation of the circles: {alike:.2f}")
 assert alike > 0.85, "what counts is how often the same lie is told"
 
 # %% [markdown]
-# The guess holds. What counts is the most told lie. At 40 % symmetric noise
-# there are twice as many wrong labels as at 20 % pair flip, and still they
-# are taken over later.
+# The guess holds roughly: the most told lie decides the order of magnitude.
+# At 40 % symmetric noise there are twice as many wrong labels as at 20 % pair
+# flip, and still they are taken over later. It does not decide all. At 0.40
+# between 23 % and 55 % of the test images follow.
 #
 # The squares say *what kind* of learning this is. With concentrated
 # noise the network gives the wrong class to **new** images as well. It has
@@ -659,17 +668,17 @@ assert alike > 0.85, "what counts is how often the same lie is told"
 # noise there is no rule to learn, so the wrong labels must be learned one by
 # one, and that comes late.
 #
-# And the control? `unlike 0.4` is taken over about as much as
-# `asymmetric 0.4`. On these digits it is not likeness that makes asymmetric
-# noise dangerous. It is that 40 % of a class tell the same lie. This is a
-# finding about a small network on small digits. On photographs likeness may
-# well add to it.
+# And the control? `unlike 0.4` is taken over not later than `asymmetric 0.4`
+# but a little *sooner*. On these digits it is not likeness that makes
+# asymmetric noise dangerous. It is that 40 % of a class tell the same lie.
+# This is a finding about a small network on small digits. On photographs
+# likeness may well add to it.
 #
 # And **real people**? For that we need their photographs. The next cell shows
 # a stored run on 3,000 images of CIFAR-10 with a small convolutional network
-# (`benchmarks/_human_noise.py`): the people's own labels; labels drawn from
-# the matrix of these people; symmetric noise. All three have the same rate,
-# about 40 %.
+# (`results/human_noise_cifar10.py`): the people's own labels; labels drawn
+# from the matrix of these people; symmetric noise. All three have the same
+# rate, about 40 %.
 
 # %%
 import csv
@@ -962,12 +971,13 @@ for name, matrix in unknown.items():
     wrong = (given != data.true_labels).float().mean().item()
     rate, disagree, epoch = first_answer(given)
     print(f"{name:18}{wrong:11.0%}{rate:14.0%}{disagree:11.0%}{epoch:8}")
-    assert abs(rate - wrong) < (0.25 if wrong else 0.05), "a rough answer"
+    assert abs(rate - wrong) < (0.15 if wrong else 0.05), "a rough answer"
     assert disagree > wrong - 0.06, "an upper bound, up to chance"
 
 # %% [markdown]
 # Rough, but usable: clean data look clean, and very noisy data look very
-# noisy. Do not trust the second digit. And know when it *cannot* work:
+# noisy. It is off by up to ten points here (42 % is read as 51 %). Take it
+# for a size, not for a number. And know when it *cannot* work:
 #
 # * **without anchors.** If no image is a 7 beyond doubt, the doubt of the
 #   image is booked as noise;
@@ -983,15 +993,16 @@ for name, matrix in unknown.items():
 #
 # The table of results in the ELR paper (Liu et al., 2020, table 1) has rows
 # for plain cross entropy and for *Forward*, which trains with the estimated
-# matrix (lesson 06). CIFAR-10, ResNet-34, test accuracy in %. Its symmetric
-# noise is the kind *with* the true class, so 20 % means 18 % wrong labels.
-# "40 % asymmetric" means 20 % wrong labels.
+# matrix (lesson 06). CIFAR-10, ResNet-34, test accuracy in %. These rows were
+# copied there from the GCE paper (Zhang and Sabuncu, 2018; lesson 06). It
+# says *uniform*, and we do not know which kind. So 20 % may mean 20 % or 18 %
+# wrong labels. "40 % asymmetric" means about 20 %.
 
 # %%
 print("                               wrong    cross")
 print("CIFAR-10, paper               labels   entropy   Forward")
-print("symmetric 20 %                  18 %     86.98     87.99")
-print("asymmetric 40 %                 20 %     80.11     83.55")
+print("symmetric 20 %            18 or 20 %     86.98     87.99")
+print("asymmetric 40 %           about 20 %     80.11     83.55")
 print()
 print("digits, here                           last      best")
 for name in ("symmetric", "asymmetric"):

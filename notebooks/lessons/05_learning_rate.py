@@ -28,8 +28,8 @@
 # * estimate the noise rate of a data set from one number, and say when not to
 #   trust the estimate.
 #
-# **Time:** about 70 minutes, three exercises, one live experiment.
-# Everything runs on a laptop without a GPU.
+# **Time:** about 70 minutes, three exercises, one live experiment. You need
+# lesson 00. Everything runs on a laptop without a GPU.
 #
 # ## Predict first
 #
@@ -173,52 +173,53 @@ assert gain > 0.08, "and is better on new images at the end"
 # memorize either. Perhaps this is only a matter of **time**."
 #
 # Let us take it seriously. We add two very low rates. And we look at the
-# result against a fairer clock than the epoch: **rate x epochs**, the way
-# that training can have gone. At equal way, does the rate still matter?
+# result against a fairer clock than the epoch: **rate x epochs**, the distance
+# that training can have covered. At equal distance, does the rate still
+# matter?
 
 # %%
 runs = {rate: train(0.4, lr=rate) for rate in (0.0005, 0.002)}
 runs |= {0.02: low, 0.2: high}
 
-print("  rate   way after 60 epochs   memorized   loss")
+print("  rate   distance after 60 epochs   memorized   loss")
 for rate, history in runs.items():
     row = history.last
     print(
-        f"{rate:6}{60 * rate:22.2f}{row['wrong_as_given']:12.1%}"
+        f"{rate:6}{60 * rate:27.2f}{row['wrong_as_given']:12.1%}"
         f"{row['train_loss']:7.2f}"
     )
 
 # %%
-way = np.geomspace(0.002, 12, 80)
+distance = np.geomspace(0.002, 12, 80)
 
 
 def along(history, rate):
-    """Memorized share (%) at each point of `way`; nan outside the run."""
-    been = rate * np.array(history["epoch"])
+    """Memorized share (%) at each `distance`; nan outside the run."""
+    covered = rate * np.array(history["epoch"])
     share = 100 * np.array(history["wrong_as_given"])
-    return np.interp(way, been, share, left=np.nan, right=np.nan)
+    return np.interp(distance, covered, share, left=np.nan, right=np.nan)
 
 
 # %%
 figure = plots.lines(
     {f"rate {rate}": along(history, rate) for rate, history in runs.items()},
-    x=way,
-    title="The same runs against the way they have gone",
+    x=distance,
+    title="The same runs against the distance covered",
     xlabel="rate x epochs",
     ylabel="wrong labels memorized (%)",
     ylim=(0, 100),
     log_x=True,
 )
 plots.show(figure)
-assert low["wrong_as_given"][59] > 0.7, "way 1.2 at the low rate"
-assert high["wrong_as_given"][5] < 0.2, "the same way at the high rate"
+assert low["wrong_as_given"][59] > 0.7, "distance 1.2 at the low rate"
+assert high["wrong_as_given"][5] < 0.2, "the same distance at the high rate"
 assert max(high["wrong_as_given"]) < 0.3, "at no time"
 
 # %% [markdown]
-# If time were all, the four curves would lie on each other. At the far left
-# they do. Then they part: at the same way the **higher** rate has memorized
-# **less**. The high rate goes ten times as far as the low one and does not
-# memorize on all that way. So it is not a matter of time.
+# If time were all, the four curves would lie on each other. Where the two
+# slowest overlap they do. Then they part: at the same distance the **higher**
+# rate has memorized **less**. The high rate goes ten times as far as the low
+# one and does not memorize on all that way. So it is not a matter of time.
 
 # %% [markdown]
 # ## Slow, or high?
@@ -365,10 +366,11 @@ assert steps.min() > 0.1, "the plateaus are in the order of the noise"
 # (`nan`: without wrong labels there is nothing to memorize.)
 #
 # **Where we differ from the paper.** There the loss falls to nearly 0 even at
-# the highest noise. Ours falls far, but at the highest noise it is not done.
-# Our stages have far fewer steps, and we gave every step more weight decay in
-# return. Which of the two is it? Question 1 at the end asks you to find out,
-# and the answer is not flattering for our small copy.
+# the highest noise. Ours falls far, but not to 0: it ends at 0.15 at 20 %
+# noise, at 0.56 at 60 % and at 1.28 at 80 %. Our stages have far fewer steps,
+# and we gave every step more weight decay in return. Which of the two is it?
+# Question 1 at the end asks you to find out, and the answer is not flattering
+# for our small copy.
 
 # %% [markdown]
 # ## The best moment
@@ -391,12 +393,13 @@ before, jump, end = sum(test[50:60]) / 10, max(test[60:70]), test[-1]
 print(f"test accuracy on the plateau      {before:.1%}")
 print(f"best within ten epochs of drop    {jump:.1%}")
 print(f"at the very end                   {end:.1%}")
-assert jump > before + 0.02, "right after the drop it is best"
+assert jump > before + 0.02, "right after the drop it is better"
 assert end < before - 0.08, "and then it is lost"
 
 # %% [markdown]
-# Right after the drop the shaking stops, and the network is at its **best**:
-# it knows the digits and has memorized nothing yet. Then it starts to.
+# Right after the drop the shaking stops, and the network is **as good as it
+# ever was**: it knows the digits and has memorized hardly anything yet. Then
+# it starts to.
 #
 # Imagine you could exchange the labels *on the plateau* for what the network
 # believes, and lower the rate only then. There would be fewer wrong labels
@@ -417,7 +420,8 @@ optimizer = torch.optim.SGD([torch.zeros(1)], lr=0.2)
 torch_schedule = schedule(optimizer)
 for epoch in range(180):
     ours = step_schedule(epoch, 0.2, [60, 120], 0.1)
-    assert math.isclose(ours, torch_schedule.get_last_lr()[0])
+    theirs = torch_schedule.get_last_lr()[0]
+    assert math.isclose(ours, theirs, rel_tol=1e-5)
     if epoch in (0, 59, 60, 119, 120, 179):
         print(f"epoch {epoch:3}: rate {ours:g}, as torch says")
     optimizer.step()
@@ -741,15 +745,20 @@ from nlcourse.widgets import Explorer, Goal
 
 
 def judge(run):
-    memorized = run.history.mean_last("wrong_as_given")
-    test = run.history.mean_last("test_accuracy")
-    falls = fall(run.history)
-    loss = run.history.mean_last("train_loss")
+    asked, history = run.settings, run.history
+    loss = history.mean_last("train_loss")
     guess = estimate_noise_rate(loss, *curves["formula"])
+    words = f"loss {loss:.2f} speaks of {guess:.0%} noise"
+    if asked.noise_kind != "symmetric" or abs(asked.noise_rate - 0.6) > 0.01:
+        return False, words + "; the goal is for symmetric noise of 60 %"
+    if len(history) < 20:
+        return False, "take at least 20 epochs: no plateau is seen sooner"
+    memorized = history.mean_last("wrong_as_given")
+    test, falls = history.mean_last("test_accuracy"), fall(history)
     reached = memorized < 0.2 and test > 0.5 and falls < 0.03
     return reached, (
-        f"memorized {memorized:.0%}, test {test:.0%}, loss {loss:.2f} fell by "
-        f"{falls:.2f} in ten epochs; it speaks of {guess:.0%} noise"
+        f"memorized {memorized:.0%}, test {test:.0%}, {words} and fell by "
+        f"{falls:.2f} in ten epochs"
     )
 
 
@@ -763,8 +772,8 @@ explorer = Explorer(
     fit_options={"network": network, "weight_decay": DECAY},
     seed=SEED,
     goal=Goal(
-        "At noise rate 0.6: memorize under 20 %, test over 50 %, and a loss "
-        "that stands still (falls by less than 0.03 in ten epochs).",
+        "Symmetric noise of 60 %: memorize under 20 %, test over 50 %, and a "
+        "loss that stands still (falls by less than 0.03 in ten epochs).",
         judge,
     ),
 )
@@ -813,7 +822,7 @@ except DivergedError as error:
 # | low rate, test accuracy | falls gradually | falls |
 # | high rate, test accuracy | stays high to the end | stays, shaking |
 # | loss at the high rate | grows with the noise | grows, near $H(r)$ |
-# | loss after the drops | near 0 at all noise | part of the way at 80 % |
+# | loss after the drops | near 0 at all noise | 0.15 at 20 %, 1.28 at 80 % |
 # | weight decay | $10^{-4}$ | more, as we have fewer steps |
 #
 # Its table 1 has numbers for cross entropy: test accuracy in the best epoch

@@ -24,7 +24,8 @@
 # * write the three pieces of Co-teaching and train with them;
 # * measure what the schedule, the second network and the exchange are worth.
 #
-# **Time:** about 70 minutes, three exercises, one live experiment.
+# **Time:** about 70 minutes, three exercises, one live experiment. You need
+# lesson 00.
 #
 # The paper: Han et al., *Co-teaching: Robust Training of Deep Neural Networks
 # with Extremely Noisy Labels*, NeurIPS 2018, arXiv 1804.06872.
@@ -176,7 +177,7 @@ assert found["3 epochs"] > 0.85, "early losses should tell right from wrong"
 assert found["3 epochs"] > found["60 epochs"] + 0.05
 
 # %% [markdown]
-# Drawing blindly would give 60 %. The number is called **label precision**,
+# Drawing blindly would give 62 %. The number is called **label precision**,
 # the share of right labels among those that we selected. Keep an eye on it.
 #
 # ## The trap, and the way out
@@ -291,7 +292,7 @@ plots.show(
 def small_loss_indices(losses, forget_rate):
     """Positions of the examples with the smallest losses.
 
-    losses:      float (n,), one loss an example
+    losses:      float (n,), one loss per example
     forget_rate: share to drop, between 0 and 1
     returns int64 (k,), with k = int((1 - forget_rate) * n)
     """
@@ -707,10 +708,10 @@ for (kind, rate), paper in table4.items():
 # **order** is the same. On symmetric noise the pattern is, too: from *CE* to
 # *one* is a leap, from *one* to *two* a step.
 #
-# On pair flip we stay far below the paper, and both steps are of a kind. A
-# likely reason: we have about 130 images of a class, almost half of them with
-# the same wrong name. Among so few the wrong name is soon in the majority
-# somewhere.
+# On pair flip we stay far below the paper, and both steps are about the same
+# size. A likely reason: we have about 130 images of a class, almost half of
+# them with the same wrong name. Among so few the wrong name is soon in the
+# majority somewhere.
 
 # %% [markdown]
 # ## Why R(T) falls slowly
@@ -1068,9 +1069,9 @@ for kind, rate in kinds:
 # batch has 64 examples, and the networks disagree on a handful of them. A step
 # on a handful is mostly noise, and its labels are worse than average.
 #
-# Digits has 1,297 images, and soon there is little left to disagree on but
-# wrong labels. Others had trouble at full size, too: users of the published
-# code report results far below the paper's (threads 1 and 5 of its
+# Our training set has 1,297 images, and soon there is little left to disagree
+# on but wrong labels. Others had trouble at full size, too: users of the
+# published code report results far below the paper's (threads 1 and 5 of its
 # repository), and that code has pitfalls of its own. It hands probabilities to
 # a loss that takes logits, and can never select the first example of a batch.
 

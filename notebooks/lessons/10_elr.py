@@ -184,8 +184,8 @@ def update_targets(targets, index, probabilities, beta):
 # %%
 from nlcourse.checks import check, hint  # noqa: F401 - for you
 
-update_targets = check(update_targets)
 # hint("10.1")  # stuck? take away the first #
+update_targets = check(update_targets)
 
 # %% [markdown]
 # How long does a memory need to fill? Give it the same prediction again and
@@ -267,7 +267,8 @@ def elr_loss(logits, labels, targets, lambda_):
     """Cross entropy plus lambda times the mean of log(1 - <p, t>).
 
     logits:  float (n, C)
-    labels:  int64 (n,), the given labels
+    labels:  int64 (n,), the given labels; or rows, float (n, C), where
+             mixup blended them (ELR+, below)
     targets: float (n, C), the memory of these examples
     lambda_: weight of the second part
     returns a scalar; p in the second part lies in [1e-4, 1 - 1e-4]
@@ -281,8 +282,8 @@ def elr_loss(logits, labels, targets, lambda_):
 
 
 # %%
-elr_loss = check(elr_loss)
 # hint("10.2")
+elr_loss = check(elr_loss)
 
 # %% [markdown]
 # The loss can be **negative**, and its readers keep asking whether that is a
@@ -354,8 +355,8 @@ def regularizer_gradient(probabilities, targets):
 
 
 # %%
-regularizer_gradient = check(regularizer_gradient)
 # hint("10.3")
+regularizer_gradient = check(regularizer_gradient)
 
 # %%
 # Does autograd agree? The gradient of your loss, in double precision, at
@@ -515,7 +516,7 @@ assert left_over < 0.6 * pull
 
 # %%
 weights = torch.zeros(2, 3, requires_grad=True)
-x, t = torch.ones(1, 3), torch.zeros(1, 2)
+x, t, stopped = torch.ones(1, 3), torch.zeros(1, 2), None
 for step in (1, 2):
     p = (x @ weights.T).softmax(dim=1)
     t = 0.9 * t + 0.1 * p  # no detach
@@ -523,8 +524,9 @@ for step in (1, 2):
         (1 - (p * t).sum(dim=1)).log().sum().backward()
         print(f"step {step}: done")
     except RuntimeError as refused:
+        stopped = step
         print(f"step {step}: {str(refused)[:50]} ...")
-assert step == 2
+assert stopped == 2
 
 # %% [markdown]
 # **Two: the formula.** Suppose only the newest share carries gradient, so
@@ -631,11 +633,11 @@ for kind, paper in table1.items():
 # Do not compare left with right: other images, another network. (And the
 # paper's 40 % counts labels that were redrawn and came out right by luck; ours
 # are all wrong.) Compare the **pattern**: ELR beats cross entropy in every
-# row, and the more so the more labels are wrong.
+# row; under symmetric noise the more so, the more labels are wrong.
 #
-# Asymmetric noise has the widest spread between seeds. There all wrong labels
-# of a class say the same, so a young network may follow them. We suspect that
-# the *memory* is then wrong, too. How would you check?
+# ELR varies most from seed to seed under asymmetric noise. There all wrong
+# labels of a class say the same, so a young network may follow them. We
+# suspect that the *memory* is then wrong, too. How would you check?
 #
 # ## Explore: lambda and beta
 #
@@ -747,8 +749,8 @@ def average_weights(average, weights, step, gamma):
 
 
 # %%
-average_weights = check(average_weights)
 # hint("10.4")
+average_weights = check(average_weights)
 
 # %%
 # A weight that drifts from 0 to 1 with much noise; averages begin at 3.
@@ -945,8 +947,8 @@ for seed in range(5):
 # %% [markdown]
 # Without a shortcut the gradient's direction is lost after a few blocks, and
 # its length runs away. With a ReLU on the path the length is tame but less
-# and less of the direction arrives. With the identity a good part of it still
-# reaches the bottom of a deep stack.
+# and less of the direction arrives. With the identity a fifth is left after 40
+# blocks (cosine 0.20 against 0.04).
 #
 # `preact_resnet18` has the true identity; `legacy_shortcut=True` gives the
 # published file, for whoever wants to reproduce its numbers. Hand it to

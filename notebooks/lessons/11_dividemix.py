@@ -146,8 +146,8 @@ assert film[5].area > 0.9 > 0.7 > film[0].area
 # more believable? 0.5 is a coin, 1 is perfect.
 #
 # Now compare with cross entropy, which believes all labels. (The division is
-# made at the *beginning* of an epoch, so DivideMix's line starts one epoch
-# later.)
+# made at the *beginning* of an epoch, so DivideMix's line is one epoch behind:
+# its first point is the untrained network.)
 
 # %%
 areas = {
@@ -183,8 +183,8 @@ assert areas["DivideMix"][-1] > 0.97 > last + 0.05
 #
 # **Exercise 11.1** · difficulty ●●●○○ · importance ●●●●● · 10 minutes
 #
-# Write $w$. Stretch the losses to 0..1 first. The authors also set
-# `reg_covar=5e-4`, which keeps a curve from becoming a needle.
+# Write $w$. Stretch the losses to 0..1 first. Then set `reg_covar=5e-4`, as
+# the authors do: it keeps a curve from becoming a needle.
 
 
 # %%
@@ -206,8 +206,8 @@ def clean_probability(losses):
 # %%
 from nlcourse.checks import check, hint  # noqa: F401 - for you
 
-clean_probability = check(clean_probability)
 # hint("11.1")  # stuck? take away the first #
+clean_probability = check(clean_probability)
 
 # %% [markdown]
 # Here are $w$ and the losses of the first division, one point a label. Where
@@ -279,8 +279,8 @@ def co_divide(clean_by_first, clean_by_second, threshold):
 
 
 # %%
-co_divide = check(co_divide)
 # hint("11.2")
+co_divide = check(co_divide)
 
 # %% [markdown]
 # ## Piece 3: refine what we believe
@@ -320,8 +320,8 @@ def co_refine(labels, clean_probability, probabilities, temperature):
 
 
 # %%
-co_refine = check(co_refine)
 # hint("11.3")
+co_refine = check(co_refine)
 
 # %% [markdown]
 # What does $T$ do? Take $w = 0$: then only the prediction is left, and it is
@@ -372,8 +372,8 @@ def co_guess(probabilities, temperature):
 
 
 # %%
-co_guess = check(co_guess)
 # hint("11.4")
+co_guess = check(co_guess)
 
 # %% [markdown]
 # Are the guesses any good? We stop after the warm-up, divide with your
@@ -385,7 +385,8 @@ fit(young, noisy, epochs=5, **SETTINGS)
 _, p = look(young)
 chosen = torch.arange(len(given))
 loss_of = [-one[chosen, given].clamp(1e-9).log() for one in p]
-believe, _ = co_divide(*map(clean_probability, loss_of), 0.5)
+w_of = [clean_probability(one) for one in loss_of]
+believe = co_divide(*w_of, 0.5)[0]
 doubted = ~believe
 
 
@@ -393,10 +394,10 @@ def hits(rows, which):
     return (rows.argmax(dim=1) == true)[which].float().mean().item()
 
 
-print(f"believed: {believe.sum()}, of which right {1 - noisy.noise_rate:.0%}")
-print(f"  after the split {(~is_wrong)[believe].float().mean():.1%}")
-print(f"doubted: {doubted.sum()}, given label right ", end="")
-print(f"{(~is_wrong)[doubted].float().mean():.1%}")
+groups = {"all": believe | doubted, "believed": believe, "doubted": doubted}
+for name, group in groups.items():
+    right = (~is_wrong)[group].float().mean()
+    print(f"{name}: {group.sum()}, given label right {right:.1%}")
 print(f"  guess of one network right {hits(p[0], doubted):.1%}")
 together = hits(co_guess(p, 0.5), doubted)
 print(f"  guess of both right        {together:.1%}")
@@ -463,8 +464,8 @@ def semi_supervised_loss(logits, rows, num_labelled, lambda_u):
 
 
 # %%
-semi_supervised_loss = check(semi_supervised_loss)
 # hint("11.5")
+semi_supervised_loss = check(semi_supervised_loss)
 
 # %% [markdown]
 # Two details are left to the package.
@@ -491,8 +492,9 @@ assert even_prior_loss(same) > 1 > even_prior_loss(fair) + 0.9
 # ## Your functions train
 #
 # Five pieces, and they are the whole method. `DivideMix` adds two networks,
-# the batches and mixup. Twenty epochs are enough to see that yours and the
-# package's are the same.
+# the batches and mixup. Compare twenty epochs of yours and of the package. (It
+# ends each fit early, as the authors do: `max_iter=10, tol=1e-2`. Your curves
+# are fitted to the end, so the runs may differ by some tenths of a point.)
 
 # %%
 pieces = {
@@ -557,8 +559,8 @@ def confidence_penalty(logits):
 
 
 # %%
-confidence_penalty = check(confidence_penalty)
 # hint("11.6")
+confidence_penalty = check(confidence_penalty)
 
 # %% [markdown]
 # Now a warm-up that is far too long, on asymmetric noise: in five of the ten
@@ -647,15 +649,15 @@ for warm_up, weight in ((1, 25.0), (5, 25.0), (5, 150.0)):
     print(f"warm-up {warm_up}, lambda_u {weight:3.0f}: {mark}{tried.verdict}")
 plots.show(explorer.split_figure())
 plots.show(explorer.figure())
-precise = [one.history.last["label_precision"] for one in explorer.tries]
-assert precise[2] > precise[1]
+ends = [one.history.last["test_accuracy"] for one in explorer.tries]
+assert max(ends[1:]) > ends[0]
 
 # %% [markdown]
 # Two things to take away. One epoch of warm-up is too short: the hills have
 # not parted yet, and what is divided wrongly at first is learned. And a
-# **larger** $\lambda_u$ than the paper's 25 keeps the split clean here. With
-# 80 % wrong labels four of five images are unlabelled: it matters how much
-# they count. Keep that in mind for the table further down.
+# **larger** $\lambda_u$ than the paper's 25 left the split cleaner in our two
+# tries. With 80 % wrong labels four of five images are unlabelled: it matters
+# how much they count. Keep that in mind for the table further down.
 #
 # ## Five seeds, five kinds of noise
 #
@@ -681,18 +683,17 @@ print(f"{len(rows)} recorded runs on {rows[0]['device']}")
 
 
 def recorded(method, noise_, rate, variant="", lambda_u=25.0):
-    """Mean of the last ten test accuracies (%), one number a seed."""
-    wanted = {"method": method, "noise": noise_, "rate": rate}
-    found = results.numbers(rows, "mean_of_last_ten", **wanted)
+    """Mean of the last ten test accuracies (%), seed by seed."""
+    wanted, table = {"method": method, "noise": noise_, "rate": rate}, rows
     if method == "dividemix":
         wanted |= {"variant": variant, "lambda_u": lambda_u}
-        found = results.numbers(rows, "mean_of_last_ten", **wanted)
-    if not found:  # measured for lesson 10, with the same settings
-        elr = {"beta": 0.9, "lambda": 7.0} if method == "elr" else {}
-        table = results.load("classroom_elr")
-        found = results.numbers(table, "mean_of_last_ten", **wanted | elr)
-    assert len(found) == 5
-    return [100 * value for value in found]
+    if not results.numbers(rows, "seed", **wanted):
+        table = results.load("classroom_elr")  # measured for lesson 10
+        wanted |= {"beta": 0.9, "lambda": 7.0} if method == "elr" else {}
+    seeds = results.numbers(table, "seed", **wanted)
+    found = results.numbers(table, "mean_of_last_ten", **wanted)
+    assert sorted(seeds) == list(range(5))
+    return [100 * value for _, value in sorted(zip(seeds, found, strict=True))]
 
 
 def told(values):
@@ -737,9 +738,8 @@ for noise_, rate in KINDS:
 # %% [markdown]
 # At 60 % it leads the whole course. At 80 % it does **not**: joint
 # optimization (lesson 09) ends higher there, with a wide spread over the
-# seeds. We looked for the reason. It is one number, $\lambda_u$, and you will
-# see it two sections below: with 150 in place of 25, DivideMix ends above
-# joint optimization's mean.
+# seeds. One reason may be a single number, $\lambda_u$. Two sections below we
+# try 150 in place of 25.
 #
 # Beside it the paper: CIFAR-10, PreAct ResNet-18, 300 epochs, mean of the last
 # ten, chosen $\lambda_u$. (Its 20, 50 and 80 % count labels that were redrawn;
@@ -867,15 +867,16 @@ little, much = (
 )
 assert little[0] > little[2] + 3
 assert much[2] > much[0] + 10
-assert much[2] > 100 * mean(
-    results.numbers(
-        board,
-        "mean_of_last_ten",
-        method="joint-optimization",
-        noise="symmetric",
-        rate=0.8,
-    )
-)
+joint = {"method": "joint-optimization", "noise": "symmetric", "rate": 0.8}
+assert results.numbers(board, "seed", **joint) == list(range(5))
+joint = [100 * v for v in results.numbers(board, "mean_of_last_ten", **joint)]
+_, some, most = table["symmetric", 0.8]
+print("\n80 %, lambda_u 150 minus ...      seed by seed")
+for name, other in (("lambda_u 25", some), ("joint optimization", joint)):
+    gaps = [a - b for a, b in zip(most, other, strict=True)]
+    line = "".join(f"{gap:+7.1f}" for gap in gaps)
+    print(f"{name:20}{line}   mean {mean(gaps):+.1f}")
+    assert sum(gap > 0 for gap in gaps) == 4
 print("\nasymmetric, 40 %, five seeds        no penalty      with penalty")
 for u in (0.0, 25.0):
     pair = [
@@ -886,15 +887,19 @@ for u in (0.0, 25.0):
     print(f"lambda_u {u:4.0f}                 {line}")
 
 # %% [markdown]
-# It is the authors' pattern. With few wrong labels the guesses are hardly
-# needed, and a large weight costs points. With 80 % wrong labels four of five
-# images are unlabelled, and there the largest weight is best in the mean. So
-# our gap at 80 % has a name: $\lambda_u$ is too small *for this noise*. We
-# leave it at 25 in the main table, since choosing it by the row would be just
-# what we complain about.
+# In the mean it is the authors' pattern. With few wrong labels a large weight
+# costs points. With 80 % wrong labels four of five images are unlabelled, and
+# there 150 helps in four of five seeds, but costs nine points in the fifth.
+# Its mean is about that of joint optimization; the spread is too wide to rank
+# the two. We leave it at 25 in the main table, since choosing it by the row
+# would be just what we complain about.
 #
-# The **penalty** does not pay on digits. With guesses switched on it even
-# costs several points; without guesses it changes nothing. Probably the
+# ($\lambda_u = 0$ does not mean *no guesses*. It drops $L_U$ alone: mixup
+# still blends guesses into the labelled rows, and the prior term sees those
+# images. At 80 % that ends at 49.2; without any guess it was 45.0.)
+#
+# The **penalty** does not pay on digits. With $\lambda_u = 25$ it even costs
+# several points; with $\lambda_u = 0$ it changes nothing. Probably the
 # warm-up of five epochs is too short for the harm that it should prevent, and
 # a network that was kept unsure divides less well, as we saw above. That it
 # helps we cannot confirm.
@@ -994,7 +999,7 @@ assert fixed.last["test_accuracy"] > plain["test_accuracy"][19] + 0.1
 # |---|---|
 # | DivideMix above all others, symmetric | at 60 %; not at 20, 40 and 80 % |
 # | and on asymmetric noise | second to joint optimization |
-# | $\lambda_u$ small for little noise, large for much | the same |
+# | $\lambda_u$ small for little noise, large for much | so on average |
 # | every part is worth something | mixup, prior, guesses, sharpening |
 # | the penalty for asymmetric noise | it does not help |
 

@@ -65,10 +65,11 @@ print(f"{noisy.noise_rate:.1%} of the {len(noisy.labels)} labels are wrong")
 # %% [markdown]
 # ## The result first
 #
-# Forty epochs with cross entropy, then forty with CDR as the paper writes it.
+# Forty epochs with cross entropy, then forty with CDR by the paper's rule (and
+# with SGD's momentum, which the paper does not mention).
 #
 # The paper also **stops early**, and so do we. `EarlyStopping` holds out one
-# tenth of the training data with its noisy labels, as you did in lesson 06.
+# tenth of the training data with its noisy labels, as you did in lesson 03.
 # After each epoch it counts how many of them the network predicts. No true
 # label and no test image has a say.
 
@@ -147,8 +148,8 @@ def importance(parameter, gradient):
 # %%
 from nlcourse.checks import check, hint  # noqa: F401 - for you
 
-importance = check(importance)
 # hint("12.1")  # stuck? take away the first #
+importance = check(importance)
 
 # %% [markdown]
 # Does the derivation hold? We take a *young* network, three epochs old, and
@@ -242,8 +243,8 @@ def critical_mask(importances, share):
 
 
 # %%
-critical_mask = check(critical_mask)
 # hint("12.2")
+critical_mask = check(critical_mask)
 
 # %%
 critical = critical_mask(importances, 0.6)
@@ -349,8 +350,8 @@ def paper_direction(parameter, gradient, critical, noise_rate, decay):
 
 
 # %%
-paper_direction = check(paper_direction)
 # hint("12.3")
+paper_direction = check(paper_direction)
 
 # %% [markdown]
 # ## The rule of the code
@@ -390,8 +391,8 @@ def code_direction(parameter, gradient, critical, noise_rate, decay):
 
 
 # %%
-code_direction = check(code_direction)
 # hint("12.4")
+code_direction = check(code_direction)
 
 # %% [markdown]
 # ## Your functions train
@@ -420,7 +421,7 @@ assert memorized[0] < memorized[1] - 0.1
 #
 # ## Now with the package, in one line
 #
-# `fit(CDR(noise_rate=0.4, mode="paper"), data)`. Five epochs show that your
+# `fit(CDR(noise_rate=0.4, mode="code"), data)`. Five epochs show that your
 # pieces and the package's are the same.
 
 # %%
@@ -497,10 +498,10 @@ assert ever[20] > 0.75  # one epoch has 21 steps
 # that this batch does not ask for.
 #
 # `CDR(momentum=0.9)` with `fit(momentum=0.0)` keeps the momentum to the
-# critical entries. Does it matter for the accuracy? That is a question for
-# five seeds. The next cells **load recorded runs**: `python
-# results/classroom_cdr.py` makes them anew (60 epochs each; nine tenths of
-# the data, as above).
+# critical entries, and lets the decay act as strongly as before. Does it
+# matter for the accuracy? That is a question for five seeds. The next cells
+# **load recorded runs**: `python results/classroom_cdr.py` makes them anew (60
+# epochs each; nine tenths of the data, as above).
 
 # %%
 from statistics import mean, stdev
@@ -527,20 +528,32 @@ def told(values):
 
 
 # %%
-print("rule of the code, tau 0.4       last ten       stopped early")
-for name, changes in {
+MOMENTA = {
     "SGD's momentum": {},
     "momentum of its own": {"momentum": 0.0, "own_momentum": 0.9},
     "no momentum, lr 0.5": {"momentum": 0.0, "lr": 0.5},
-}.items():
-    ends = recorded("mean_of_last_ten", "code", 0.4, **changes)
-    chosen = recorded("chosen", "code", 0.4, **changes)
-    print(f"{name:25} {told(ends):>16} {told(chosen):>18}")
+}
+late = {}
+print("tau 0.4                           last ten   memorized   stopped early")
+for rule in ("code", "paper"):
+    for name, changes in MOMENTA.items():
+        ends, learned, chosen = (
+            recorded(column, rule, 0.4, **changes)
+            for column in ("mean_of_last_ten", "memorized", "chosen")
+        )
+        late[rule, name] = mean(ends)
+        cells = (told(values) for values in (ends, learned, chosen))
+        print(f"{rule:6}{name:22}" + "".join(f"{one:>14}" for one in cells))
+for rule in ("code", "paper"):
+    kept, own, without = (late[rule, name] for name in MOMENTA)
+    assert abs(own - kept) < 4
+    assert without < kept - 3
 
 # %% [markdown]
-# All three end low. The stale momentum is a matter of principle here, not of
-# accuracy: keeping it away from the entries that are not critical changes
-# little, and training without momentum is no cure either.
+# The stale momentum is a matter of principle here, not of accuracy. Keeping it
+# away from the entries that are not critical changes little in the paper's
+# rule; in the code's, three points, and that still ends low. Training without
+# momentum ends lower with both.
 #
 # ## Five seeds, four kinds of noise
 #
@@ -632,26 +645,31 @@ assert ahead["CDR (paper)"] == ahead["CDR (code)"] == 4
 
 # %%
 PAPER = {  # MNIST, LeNet: cross entropy, CDR, at the best validation epoch
-    ("symmetric", 0.2): (98.60, 99.00),
-    ("symmetric", 0.4): (98.18, 98.80),
-    ("asymmetric", 0.4): (98.31, 98.80),
+    ("symmetric", 0.2): ("98.60 ± 0.07", "99.00 ± 0.04"),
+    ("symmetric", 0.4): ("98.18 ± 0.16", "98.80 ± 0.12"),
+    ("asymmetric", 0.4): ("98.31 ± 0.28", "98.80 ± 0.17"),
 }
-print("stopped early        paper, MNIST           digits, here")
-print("                    CE     CDR       CE         CDR paper    CDR code")
-for kind, numbers in PAPER.items():
+print("stopped early        paper, MNIST             digits, here")
+print(
+    "               CE            CDR         CE         CDR paper    CDR code"
+)
+for kind, cells in PAPER.items():
     ours = [
         told(table["chosen", name, kind])
         for name in ("cross entropy", "CDR (paper)", "CDR (code)")
     ]
-    line = f"{kind[0]:10} {kind[1]:.0%} {numbers[0]:9.2f}{numbers[1]:8.2f}"
+    line = f"{kind[0]:10} {kind[1]:.0%}  " + "  ".join(cells)
     print(line + "".join(f"{cell:>13}" for cell in ours))
+trained = len(plain_watch.training_part.labels)
+print(f"here {trained} train, {len(noisy.labels) - trained} are held out")
 
 # %% [markdown]
-# Do not compare left with right: 60,000 images against 1,167, LeNet against
+# Do not compare left with right: 54,000 images against 1,168, LeNet against
 # an MLP, 100 epochs with a falling learning rate. Compare the **gain**. In
-# the paper it is half a point, several times the spread of their runs. On
-# symmetric noise ours is lost in the spread: 129 held-out labels, many of
-# them wrong, choose an epoch badly. On asymmetric noise the direction agrees.
+# the paper it is about half a point: with symmetric noise several times the
+# spread of their runs, with asymmetric noise twice. On symmetric noise ours is
+# lost in the spread: 129 held-out labels, many of them wrong, choose an epoch
+# badly. On asymmetric noise the direction agrees.
 #
 # The paper's large gains are elsewhere: pair flip 40 % (94.08 to 98.12) and
 # CIFAR-10 (asymmetric 20 %: 88.21 to 92.00).
@@ -705,9 +723,11 @@ assert abs(measured["lr 0.01, decay 0.005"] - whole) < 5
 #   the gradient it has become five times *larger*. Plain cross entropy with
 #   both changes, no mask and no noise rate, is the last row.
 #
-# So on digits, with this network, (c) is our answer: it helps, and for another
-# reason than the one in the paper. Half of it you know from lesson 05: slow
-# is early stopping by another name. The other half is a stronger decay.
+# So on digits, with this network, (c) **and** (d): it helps, for another
+# reason than the one in the paper, and the two rules are two methods. (a)
+# fails: a random mask does as well. (b) is what the *mask alone* shows. Half
+# of the reason you know from lesson 05: slow is early stopping by another
+# name. The other half is a stronger decay.
 #
 # This is no verdict on ResNet-50 and CIFAR. It is a list of the baselines
 # that such a method should be compared with.
@@ -861,7 +881,7 @@ controls = (
         percent=True,
         label="assumed noise rate",
     ),
-    Parameter("papers_rule", False, label="the paper's rule"),
+    Parameter("the paper's rule", False, argument="papers_rule"),
 )
 choice = MethodChoice("CDR", my_cdr, controls)
 

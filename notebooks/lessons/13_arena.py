@@ -112,8 +112,8 @@ def best_and_last(curve):
 # %%
 from nlcourse.checks import check, hint  # noqa: F401 - for you
 
-best_and_last = check(best_and_last)
 # hint("13.1")  # stuck? take away the first #
+best_and_last = check(best_and_last)
 
 # %%
 print("                   best  (epoch)    last   last ten")
@@ -146,7 +146,7 @@ assert lead["mean_of_last_ten"] > lead["best"] + 0.1
 # | paper | number | chosen on |
 # |---|---|---|
 # | Co-teaching, Co-teaching+ | mean of the last ten, 5 runs | nothing |
-# | joint optimization | best and last, 5 runs | the test set |
+# | joint optimization | best and last, 5 runs | 5,000 **clean** labels |
 # | DivideMix | best and mean of the last ten, 1 run | the test set |
 # | ELR, table 1 | one epoch, 5 runs | **noisy** validation labels |
 # | ELR, table 2 | best, as DivideMix | the test set |
@@ -162,25 +162,10 @@ assert lead["mean_of_last_ten"] > lead["best"] + 0.1
 #
 # $$v = (1-r)\,a + \frac{r}{C-1}\,(1-a)$$
 #
-# of them, if a share $r$ is wrong symmetrically. That is far below $a$. But it
-# **rises with $a$**: the epoch that is best on noisy labels is the best one,
-# up to chance.
-
-# %%
-rate, classes = noisy.noise_rate, 10
-truth = torch.linspace(0.1, 1, 50)
-seen = (1 - rate) * truth + rate / (classes - 1) * (1 - truth)
-figure = plots.lines(
-    {"agreement with noisy labels": (100 * seen).tolist()},
-    x=(100 * truth).tolist(),
-    xlabel="true accuracy (%)",
-    ylabel="measured (%)",
-    title="Noisy labels underrate everybody, and keep the order",
-)
-plots.show(figure)
-assert bool((seen.diff() > 0).all())
-
-# %% [markdown]
+# of them, if a share $r$ is wrong symmetrically. That is far below $a$: at
+# most 60 % if 40 % are wrong. But it **rises with $a$**: the epoch that is
+# best on noisy labels is the best one, up to chance.
+#
 # **Exercise 13.2** · difficulty ●●○○○ · importance ●●●●● · 6 minutes
 #
 # Two curves of the same run: accuracy on held-out *noisy* labels, and test
@@ -202,8 +187,8 @@ def chosen_accuracy(noisy_validation, test):
 
 
 # %%
-chosen_accuracy = check(chosen_accuracy)
 # hint("13.2")
+chosen_accuracy = check(chosen_accuracy)
 
 # %% [markdown]
 # Now for real: a tenth of the noisy training data is held out, cross entropy
@@ -239,8 +224,7 @@ plots.show(figure)
 # upper one is high. So a plain network that is **stopped in time** is a much
 # stronger opponent than one that is left to memorize. Many tables compare
 # with the second.
-
-# %% [markdown]
+#
 # ## The board of the course
 #
 # Now everybody. Every method of the course, seven kinds of noise, five seeds
@@ -251,9 +235,10 @@ plots.show(figure)
 
 # %%
 rows = results.load("classroom_methods")
-NOISES = sorted({(row["noise"], row["rate"]) for row in rows})
 METHODS = tuple(dict.fromkeys(row["method"] for row in rows))
 FIRST = ("symmetric", "0.4")
+NOISES = {(row["noise"], row["rate"]) for row in rows}
+NOISES = sorted(NOISES, key=lambda noise_: (noise_ != FIRST, noise_))
 hours = sum(float(row["seconds"]) for row in rows) / 3600
 print(f"{len(rows)} recorded runs, {hours:.1f} hours, {rows[0]['device']}")
 
@@ -272,61 +257,35 @@ def middle(method, noise_, column="mean_of_last_ten"):
 
 
 # %%
-def heat_map(order, title):
-    """Draw the mean of the last ten, methods by noises."""
-    numbers = torch.tensor([[middle(m, n) for n in NOISES] for m in order])
-    figure, (axes,) = plots.new_figure(
-        1, width=9, height=0.9 + 0.27 * len(order)
-    )
-    axes.imshow(numbers, cmap="cividis", vmin=20, vmax=100, aspect="auto")
-    for (row, place), value in torch_items(numbers):
-        colour = "white" if value < 60 else "black"
-        where = {"ha": "center", "va": "center", "color": colour}
-        axes.text(place, row, f"{value:.1f}", fontsize=9, **where)
-    axes.set_yticks(range(len(order)), order, fontsize=9)
-    heads = [f"{kind}\n{float(rate):.0%}" for kind, rate in NOISES]
-    axes.set_xticks(range(len(NOISES)), heads, fontsize=9)
-    axes.set_title(title, fontsize=plots.FONT)
-    return figure
-
-
-def torch_items(numbers):
-    """Yield place and value of every number that is one."""
-    for place in (~numbers.isnan()).nonzero().tolist():
-        yield place, numbers[tuple(place)].item()
-
-
-# %%
-title = "Mean of the last ten test accuracies (%), mean over the seeds"
 order = sorted(METHODS, key=lambda m: -middle(m, FIRST))
-figure = heat_map(order, title)
-told = ", ".join(f"{m} {middle(m, FIRST):.1f}" for m in order)
-plots.show(figure, f"{title}. The first column, 40 % symmetric: {told}")
+ended = {(r["method"], r["noise"], r["rate"]) for r in rows if r["ended"]}
+figure = plots.heat_map(
+    [[middle(m, n) for n in NOISES] for m in order],
+    order,
+    [f"{kind}\n{float(rate):.0%}" for kind, rate in NOISES],
+    title="Mean of the last ten (%), sorted by the first column",
+    marked=[[(m, *n) in ended for n in NOISES] for m in order],
+)
+plots.show(figure)
 
 # %% [markdown]
 # Read it by columns first: is it always the same method that leads? Then by
 # rows: some are good everywhere, some shine once and fail elsewhere.
 #
 # An empty field was not measured. Methods that are told a matrix have none
-# under *instance*: no single matrix lies behind that noise.
+# under *instance*: no single matrix lies behind that noise. A **star**: some
+# runs diverged; the mean is over the epochs before.
 
 # %%
 print(f"{'noise':24}the three that lead (mean of the last ten, ± seeds)")
-
-
-def ranked_by(noise_):
-    """Return the methods with all five seeds, the best mean first."""
-    known = [m for m in METHODS if len(recorded(m, noise_)) == 5]
-    return sorted(known, key=lambda m: -middle(m, noise_))
-
-
-leaders = {ranked_by(noise_)[0] for noise_ in NOISES if ranked_by(noise_)}
+ranked = {noise_: list(results.ranking(rows, *noise_)) for noise_ in NOISES}
 for noise_ in NOISES:
     line = f"{noise_[0]} {float(noise_[1]):.0%}"
-    for name in ranked_by(noise_)[:3]:
+    for name in ranked[noise_][:3]:
         spread = stdev(recorded(name, noise_))
         line += f"  {name} {middle(name, noise_):.1f} ± {spread:.1f}"
     print(line)
+leaders = {names[0] for names in ranked.values()}
 assert len(leaders) > 1
 
 # %% [markdown]
@@ -335,27 +294,45 @@ assert len(leaders) > 1
 # The same runs, but now also the **best** epoch of each, chosen by the
 # oracle. What is each method worth, in points over cross entropy?
 
+
 # %%
+def gain(name, noise_):
+    """Return the points over cross entropy: last ten, and best epoch."""
+    plain = [middle("cross-entropy", noise_, column) for column in BOTH]
+    own = [middle(name, noise_, column) for column in BOTH]
+    return [a - b for a, b in zip(own, plain, strict=True)]
+
+
+BOTH = ("mean_of_last_ten", "best")
 print("40 % symmetric: points over cross entropy      last ten    best")
-gains = {}
 for name in order:
-    gain = [
-        middle(name, FIRST, column) - middle("cross-entropy", FIRST, column)
-        for column in ("mean_of_last_ten", "best")
-    ]
-    gains[name] = gain
-    print(f"{name:44}{gain[0]:+8.1f}{gain[1]:+8.1f}")
-largest = [max(gain[place] for gain in gains.values()) for place in (0, 1)]
-assert largest[0] > 3 * largest[1]
+    late, top = gain(name, FIRST)
+    print(f"{name:44}{late:+11.1f}{top:+8.1f}")
+
+print("\nlargest gain, by noise         last ten                best     its")
+largest = {}
+for noise_ in NOISES:
+    line, found = f"{noise_[0]} {float(noise_[1]):.0%}".ljust(16), []
+    for place in (0, 1):
+        found.append(max((gain(m, noise_)[place], m) for m in ranked[noise_]))
+        line += f"{found[-1][1]:>20} {found[-1][0]:+5.1f}"
+    largest[noise_] = [value for value, _ in found]
+    print(line, f"{middle('cross-entropy', noise_, 'best'):7.1f}")
+assert largest[FIRST][0] > 3 * largest[FIRST][1]
+assert min(largest["pairflip", "0.45"][1], largest["instance", "0.4"][1]) > 10
+assert gain("weight-decay", FIRST)[0] > 5
 
 # %% [markdown]
-# That is the answer to "best or last": in the left column the good methods
-# are worth tens of points, in the right one a few. Most of what they give is
-# that **nobody has to know when to stop**. A paper that compares its *best*
-# with a baseline's *last* measures memorization, not progress.
+# That is the answer to "best or last". At 20 and 40 % symmetric noise the
+# left column is large and the right one small: most of what the methods give
+# is that **nobody has to know when to stop**. A paper that compares its
+# *best* with a baseline's *last* measures memorization, not progress. With
+# pair flip, instance-dependent and 80 % noise it is more: there even the best
+# epoch of cross entropy is poor (last column).
 #
-# And stopping in time on noisy labels, which costs nothing? Lesson 06 has
-# recorded it for cross entropy, the same digits and five seeds:
+# And stopping in time on noisy labels? It costs a tenth of the training
+# labels. Lesson 06 has recorded it for cross entropy, the same digits and
+# five seeds:
 
 # %%
 losses = results.load("classroom_losses")
@@ -364,15 +341,22 @@ stopped = [100 * value for value in results.numbers(losses, "chosen", **kind)]
 plain = middle("cross-entropy", FIRST)
 print(f"cross entropy, mean of the last ten: {plain:.1f} %")
 print(f"stopped on noisy labels: {mean(stopped):.1f} ± {stdev(stopped):.1f} %")
-better = [
-    name for name in ranked_by(FIRST) if middle(name, FIRST) > mean(stopped)
-]
-print(f"methods that end above that: {', '.join(better)}")
+wins = {}
+for name in ranked[FIRST]:
+    if middle(name, FIRST) > mean(stopped):
+        pairs = zip(recorded(name, FIRST), stopped, strict=True)
+        wins[name] = sum(one > other for one, other in pairs)
+print("methods that end above that, and in how many of five seeds:")
+for place in range(0, len(wins), 4):
+    line = list(wins.items())[place : place + 4]
+    print("".join(f"{name:>19} {count}" for name, count in line))
 assert mean(stopped) > plain + 10
+assert [m for m, count in wins.items() if count < 5] == ["co-teaching"]
 
 # %% [markdown]
-# That last list is the honest one: methods that beat a plain network **with
-# early stopping**. It is a good deal shorter than the heat map.
+# So this is the list of methods that beat a plain network **with early
+# stopping**. It is a good deal shorter than the heat map. All of them win in
+# all five seeds but Co-teaching, which wins in two: do not trust its mean.
 #
 # ## Is the difference a difference?
 #
@@ -382,8 +366,8 @@ assert mean(stopped) > plain + 10
 
 # %%
 print("40 % symmetric, neighbours in the ranking       wins, difference")
-ranked = ranked_by(FIRST)
-for first, second in list(zip(ranked, ranked[1:], strict=False))[:8]:
+names = ranked[FIRST]
+for first, second in list(zip(names, names[1:], strict=False))[:8]:
     pairs = zip(recorded(first, FIRST), recorded(second, FIRST), strict=True)
     differences = [a - b for a, b in pairs]
     wins = sum(difference > 0 for difference in differences)
@@ -394,8 +378,7 @@ for first, second in list(zip(ranked, ranked[1:], strict=False))[:8]:
 # A coin wins three of five or more every other time, and five of five once in
 # 32 times. So this ranking has **groups**, not places. When a paper prints a
 # number in bold, look at the spreads and at the number of runs first.
-
-# %% [markdown]
+#
 # ## Beside the papers' tables
 #
 # `papers` holds the numbers of the papers' tables, each with its source. What
@@ -409,49 +392,30 @@ for first, second in list(zip(ranked, ranked[1:], strict=False))[:8]:
 for paper, setting in papers.SETTINGS.items():
     print(f"{paper:20}{setting}")
 print("ours                MLP on 1,297 digits, no augmentation; 60 epochs")
-
-
-# %%
-OURS = {"symmetric_exclusive": "symmetric"}  # the same noise, two names
-COLUMNS = ("mean_of_last_ten", "best")
-
-
-def our_gain(name, noise_, column):
-    """Return our gain over cross entropy, nan where nothing is recorded."""
-    plain = middle("cross-entropy", noise_, column)
-    return middle(name, noise_, column) - plain
-
-
-def compare(noise_, base="CE", **table):
-    """Print a paper's gains over its cross entropy beside ours."""
-    kind, rate, our_rate = noise_
-    table |= {"noise_type": kind, "noise_rate": rate}
-    here = (OURS.get(kind, kind), str(our_rate))
-    (plain,) = (
-        float(r["accuracy"]) for r in papers.load(method=base, **table)
-    )
-    print(f"{kind} {rate:.0%}, ours {our_rate:.0%}; its CE {plain:.1f}")
-    for row in papers.load(**table):
-        name = papers.ours(row["method"])
-        if name in METHODS and name != "cross-entropy":
-            gains = [float(row["accuracy"]) - plain]
-            gains += [our_gain(name, here, c) for c in COLUMNS]
-            told = "".join(f"{gain:+9.1f}" for gain in gains)
-            told = told.replace("+nan", "   –")
-            print(f"  {row['method']:20}{told}")
-
-
-# %%
 HEADS = "gain over cross entropy    its    ours: last ten, best"
-print("CDR, table 1, MNIST\n" + HEADS)
+
+
+def compare(kind, rate, here, **table):
+    """Print a paper's gains beside ours, and return the paper's."""
+    which = table | {"noise_type": kind, "noise_rate": rate}
+    plain, found = papers.gains(rows, here, **which)
+    print(f"{kind} {rate:.0%}, ours {' '.join(here)}; its CE {plain:.1f}")
+    for name, its, ours in found:
+        line = "".join(f"{value:+9.1f}" for value in (its, *ours))
+        print(f"  {name:20}{line}".replace("+nan", "   –"))
+    return {name: its for name, its, _ in found}
+
+
+print("\nCDR, table 1, MNIST\n" + HEADS)
 CDR = {"paper": "CDR", "dataset": "MNIST"}
-for noise_ in (
-    ("symmetric_exclusive", 0.4, 0.4),
-    ("asymmetric", 0.4, 0.4),
-    ("pairflip", 0.4, 0.45),
-    ("instance", 0.4, 0.4),
+for kind, rate, here in (
+    ("symmetric_exclusive", 0.4, FIRST),
+    ("asymmetric", 0.4, ("asymmetric", "0.4")),
+    ("pairflip", 0.4, ("pairflip", "0.45")),
+    ("instance", 0.4, ("instance", "0.4")),
 ):
-    compare(noise_, **CDR)
+    its = compare(kind, rate, here, **CDR)
+    assert max(its.values()) < 5
 
 # %% [markdown]
 # The **right** one is nearer. Where the epoch was chosen less is left to gain,
@@ -462,50 +426,47 @@ for noise_ in (
 
 # %%
 print("Co-teaching, table 5, CIFAR-10\n" + HEADS)
-CO = {"paper": "Co-teaching", "dataset": "CIFAR-10", "base": "Standard"}
-compare(("pairflip", 0.45, 0.45), **CO)
-compare(("symmetric_exclusive", 0.2, 0.2), **CO)
-compare(("symmetric_exclusive", 0.5, 0.6), **CO)
+CO = {"paper": "Co-teaching", "dataset": "CIFAR-10"}
+flipped = compare("pairflip", 0.45, ("pairflip", "0.45"), **CO)
+compare("symmetric_exclusive", 0.2, ("symmetric", "0.2"), **CO)
+half = compare("symmetric_exclusive", 0.5, ("symmetric", "0.6"), **CO)
 print("\nJoint optimization, table 2, last epoch\n" + HEADS)
-JOINT = {"paper": "Joint", "base": "Cross Entropy", "metric": "last"}
-compare(("asymmetric", 0.4, 0.4), **JOINT)
+JOINT = {"paper": "Joint", "table": "Table 2", "metric": "last"}
+compare("asymmetric", 0.4, ("asymmetric", "0.4"), **JOINT)
 print("\nELR, table 1, CIFAR-10\n" + HEADS)
-ELR1 = {"paper": "ELR", "table": "Table 1", "base": "Cross entropy"}
-OURS["symmetric_inclusive"] = "symmetric"
+ELR1, chosen = {"paper": "ELR", "table": "Table 1"}, {}
 for rate in (0.2, 0.4, 0.6, 0.8):
-    compare(("symmetric_inclusive", rate, rate), **ELR1)
-compare(("asymmetric", 0.4, 0.4), **ELR1)
+    here = ("symmetric", str(rate))
+    chosen[rate] = compare("symmetric_inclusive", rate, here, **ELR1)
+compare("asymmetric", 0.4, ("asymmetric", "0.4"), **ELR1)
+assert half["Co-teaching"] > 20
+assert flipped["F-correction"] < -40
+assert chosen[0.8]["ELR"] > 15
 
 # %% [markdown]
-# Where nothing is chosen gains are large, as in our left column. Each table
-# measures what its convention lets it measure.
+# Not as neat. Where nothing is chosen the best gains are large, as in our
+# left column: 25.1 points for Co-teaching, 16.0 for joint optimization. But
+# ELR's table chooses its epoch and still gains 20.0 at 80 %: with much noise
+# the chosen epoch of cross entropy is poor, too. And where nothing is chosen
+# a method can even lose 42.9 (F-correction at 45 % pair flip). The convention
+# explains a part.
 #
 # ## Does it carry over?
 #
 # Digits are small. Here are the same settings on 6,000 images of **real MNIST
 # and Fashion-MNIST**, recorded once for each noise (`results/tables.md` has
 # every number). Will the ranking come back? The **rank correlation** says how
-# alike two rankings are: 1 means the same, 0 unrelated.
-
-
-# %%
-def on_real(table, noise_):
-    """Return method -> mean of the last ten (%), the best first."""
-    which = dict(zip(("noise", "rate"), noise_, strict=True))
-    which = {"column": "mean_of_last_ten", **which}
-    found = {m: results.numbers(table, method=m, **which) for m in METHODS}
-    known = {m: 100 * v[0] for m, v in found.items() if v and v[0] == v[0]}
-    return dict(sorted(known.items(), key=lambda pair: -pair[1]))
-
+# alike two rankings are: 1 means the same, 0 unrelated. A run that diverged
+# counts with what it came to.
 
 # %%
 for name in ("mnist", "fashion_mnist"):
     table = results.load(f"{name}_methods")
     print(f"{name}: rank correlation with digits, and the first three")
     for noise_ in sorted({(row["noise"], row["rate"]) for row in table}):
-        there = on_real(table, noise_)
-        here = [middle(m, noise_) for m in there]
-        alike = spearmanr(here, list(there.values())).statistic
+        here, there = (results.ranking(r, *noise_) for r in (rows, table))
+        pairs = [(here[m], there[m]) for m in there if m in here]
+        alike = spearmanr(pairs).statistic
         first = list(there)[:3]
         print(f"  {noise_[0]} {noise_[1]}: {alike:.2f}  {', '.join(first)}")
         lost = [m for m in there if there[m] < there["cross-entropy"] - 5]
@@ -513,11 +474,13 @@ for name in ("mnist", "fashion_mnist"):
         assert {"dividemix", "joint-optimization"} & set(first)
 
 # %% [markdown]
-# Much comes back: DivideMix or joint optimization is among the first three
-# every time. But look at the second lines. Some that were good on digits fall
-# **below cross entropy**, a few down to guessing. Is it the method? For
-# five of them we changed one setting (`results/mnist_settings.py`, one run a
-# line; cross entropy beside them):
+# With symmetric noise much comes back, and DivideMix or joint optimization is
+# among the first three every time. Asymmetric noise carries over worst (0.53
+# and 0.39). And look at the second lines. Some that were good on digits fall
+# **below cross entropy**, a few down to guessing. Is it the method? For five
+# of them we changed a setting (`results/mnist_settings.py`, one run a line;
+# cross entropy beside them). The changes were picked by looking at test
+# accuracies: they can show a cause, not a method's worth.
 
 # %%
 print("MNIST                                      best  last ten")
@@ -531,12 +494,13 @@ for row in results.load("mnist_settings"):
 
 # %% [markdown]
 # A smaller **learning rate** brings ELR, NCE+RCE, Co-teaching+ and T-Revision
-# back; cross entropy hardly minds. The rate of the digits is simply too high
-# for these images. CDR falls in both and stands without its decay, which acts
-# at every step: and here are three times as many steps. So a setting that
-# suits one data set is no property of the method. A table in which one method
-# was tuned and the others were carried over compares settings. (The papers'
-# own for these sets stand in `recipes.toml` under `mnist-papers`.)
+# back; cross entropy hardly minds. For ELR another $\beta$ and $\lambda$ at
+# the old rate do it as well. CDR does not break without its decay, which acts
+# at every step, and here are three times as many steps. But it then ends
+# where cross entropy ends. So a setting that suits one data set is no
+# property of the method. A table in which one method was tuned and the others
+# were carried over compares settings. (The papers' own for these sets stand
+# in `recipes.toml` under `mnist-papers`.)
 #
 # ## Question 3: why is my baseline better than the paper's?
 #
@@ -550,10 +514,12 @@ for row in papers.load(dataset="CIFAR-10", noise_rate=0.2):
     plain = papers.ours(row["method"]) == "cross-entropy"
     if plain and row["noise_type"] not in NOT_SYMMETRIC:
         name = f"{row['paper'].partition(' (')[0]}, {row['network']}"
+        quoted = [who for who in ("GCE", "DivideMix") if who in row["source"]]
+        name += "".join(f" (taken over from {who})" for who in quoted)
         found.append((float(row["accuracy"]), name, row["metric"]))
 found.sort()
 for accuracy, name, metric in found:
-    print(f"{accuracy:6.2f}  {metric:5} {name}")
+    print(f"{accuracy:6.2f}  {metric:9} {name}")
 span = found[-1][0] - found[0][0]
 print(f"from lowest to highest: {span:.1f} points")
 assert span > 12
@@ -576,18 +542,9 @@ assert span > 12
 # preprocessing where the paper prints 73. It is issue 1 of
 # xingjunm/dimensionality-driven-learning.)
 #
-# Here is the effect at home. One baseline, one setting changed: weight decay.
-
-# %%
-print("mean of the last ten      plain    with weight decay")
-for noise_ in NOISES:
-    plain = middle("cross-entropy", noise_)
-    decayed = middle("weight-decay", noise_)
-    kind = f"{noise_[0]} {float(noise_[1]):.0%}"
-    print(f"{kind:24}{plain:7.1f}{decayed:15.1f}")
-assert middle("weight-decay", FIRST) > middle("cross-entropy", FIRST) + 5
-
-# %% [markdown]
+# The heat map shows the effect at home. There *weight-decay* is
+# *cross-entropy* with one setting changed: +9.6 points at 40 %.
+#
 # ## Question 4: the same noise?
 #
 # "40 % symmetric" means two things. **Exclusive**: 40 % of the labels become
@@ -613,8 +570,7 @@ assert abs(wrong["inclusive (Joint, ELR, DivideMix)"] - 0.36) < 1e-6
 # cats to dogs and then dogs to cats, *including the new ones*, so that some
 # come back. Their 40 % asymmetric is a little easier than it sounds. Before
 # you compare, **count the wrong labels**.
-
-# %% [markdown]
+#
 # ## Question 5: how long does it run?
 #
 # Two networks cost twice one. Some methods look at all images once more after
@@ -645,50 +601,51 @@ for place in range(0, len(ordered), 2):
 # Is it worth it? Accuracy against time:
 
 # %%
-points = [(spent[m] / unit, middle(m, FIRST), m) for m in ranked if m in spent]
+names = [m for m in ranked[FIRST] if m in spent and middle(m, FIRST) > 60]
+points = [(spent[m] / unit, middle(m, FIRST), m) for m in names]
 front = []
 for point in sorted(points):  # better than all that are faster
     if not front or point[1] > front[-1][1]:
         front.append(point)
-words = "Accuracy against time. Better than all that are faster: "
-words += "; ".join(f"{n}, {y:.1f} % at {x:.1f}" for x, y, n in front)
-
-# %%
-figure, (axes,) = plots.new_figure(1, width=9, height=4.6)
-for some, mark, label in (
-    (points, "o", "all methods"),
-    (front, "D--", "better than all that are faster"),
+figure, (axes,) = plots.new_figure(1, width=9, height=4)
+for some, mark, colour, label in (
+    (points, "o", "sky", "methods above 60 %"),
+    (front, "D--", "vermilion", "better than all that are faster"),
 ):
     xs, ys, _ = zip(*some, strict=True)
-    axes.plot(xs, ys, mark, label=label)
+    axes.plot(xs, ys, mark, color=plots.COLOURS[colour], label=label)
+at = 0  # where there is room for the next name
 for x, y, name in front:
-    axes.annotate(name, (x, y + 2), rotation=60, rotation_mode="anchor")
+    at = max(x, at)
+    line = {"arrowstyle": "-", "color": "#888888"}
+    axes.annotate(name, (x, y), (at, 99.5), arrowprops=line)
+    at += 0.036 * len(name)
 axes.set(xlabel="time (cross entropy = 1)", ylabel="mean of last ten (%)")
 axes.set_title("40 % symmetric noise: accuracy against time")
-axes.set_ylim(50, 125)
-axes.set_yticks(range(50, 101, 10))
+axes.set_ylim(60, 102)
 axes.legend(loc="lower right")
+words = "Accuracy against time. Better than all that are faster: "
+words += "; ".join(f"{n}, {y:.1f} % at {x:.1f}" for x, y, n in front)
 plots.show(figure, words)
 
 # %% [markdown]
 # ## The others in the tables
 #
 # Seven names in the papers' tables have no lesson of their own. First where
-# they stand, then what they do. (A dash: not measured.)
+# they stand, then what they do.
 
 # %%
 OTHERS = ("cross-entropy", "mentornet", "mentornet-told", "iterative-cv")
 OTHERS += ("attentive-feature-mixup", "t-revision", "d2l")
-print(f"{'mean of the last ten':25}", end="")
-print(
-    "".join(f"{kind[:4]} {float(rate):.0%}".rjust(10) for kind, rate in NOISES)
-)
+heads = (f"{kind[:4]} {float(rate):.0%}".rjust(10) for kind, rate in NOISES)
+print(f"{'mean of the last ten':25}" + "".join(heads))
 for name in OTHERS:
     told = "".join(f"{middle(name, noise_):10.1f}" for noise_ in NOISES)
-    print(f"{name:25}" + told.replace("nan", "  –"))
-told_rate = middle("mentornet-told", FIRST)
-assert told_rate > middle("mentornet", FIRST)
-assert told_rate > middle("co-teaching", FIRST)
+    print(f"{name:25}{told}")
+for other in ("mentornet", "co-teaching"):
+    ahead = [middle("mentornet-told", n) > middle(other, n) for n in NOISES]
+    print(f"mentornet-told above {other}: {sum(ahead)} of {len(ahead)}")
+assert sum(ahead) == 4
 
 # %% [markdown]
 # **MentorNet** (Jiang et al. 2018, arXiv 1712.05055). A second network, the
@@ -697,11 +654,12 @@ assert told_rate > middle("co-teaching", FIRST)
 # *predefined curriculum* the mentor imitates a rule: first everybody counts,
 # then those below the percentile, at last with a soft border. We use the rule
 # itself: `methods/mentornet.py`. The mentor that **learns** its rule needs
-# examples known to be right; no method here gets any, so we leave it out. In
-# other papers' tables "MentorNet" is one network that keeps its own small
-# losses. The code's percentile is 0.7 whatever the noise; *told* takes 1
-# minus the noise rate. Where 0.7 keeps too many that is better: a threshold is
-# a guess at the noise rate.
+# examples known to be right; no method of the arena gets any, so we leave it
+# out. In other papers' tables "MentorNet" is one network that keeps its own
+# small losses. Our percentile is 0.7, the default of the authors' script;
+# their commands lower it as the noise rises, to 0.5 at 80 %. *Told* takes 1
+# minus the noise rate. Where 0.7 keeps too many that is mostly better (with
+# pair flip worse): a threshold is a guess at the noise rate.
 #
 # **Iterative-CV** (Chen et al. 2019, arXiv 1905.05040, there INCV). Cross
 # validation: a network learns from one half, and a label of the other half is
@@ -765,21 +723,26 @@ for column in ("validation", "largest_share_dropped"):
     values = " ".join(f"{100 * value:.1f}" for value in found)
     print(f"s2e, {column.replace('_', ' '):36}seeds: {values}")
 plain, searched = again.values()
+pairs = zip(searched, plain, strict=True)
+print(
+    f"above the ramp in {sum(a > b for a, b in pairs)} of five seeds, ", end=""
+)
+print(f"on average {mean(searched) - mean(plain):+.1f} points")
 assert mean(searched) < mean(plain)
 assert min(found) > 0.4
 
 # %% [markdown]
 # As in the paper, the curves that were found drop **more** than the noise
 # rate, all five. Each was then trained again with other first weights and
-# scored on images that the search had not seen: its row. Some beat the ramp
-# that is told the noise rate, some fall far behind it, most of all the one
-# that drops most. What looks best among thirty trainings on 200 images need
-# not be the best in the next one.
+# scored on images that the search had not seen: its row. Two of five beat the
+# ramp that is told the noise rate. On average they are 8 points behind, most
+# of all the one that drops most. What looks best among thirty trainings on
+# 200 images need not be the best in the next one.
 #
 # **CNN-CRF** (Vahdat 2017, NIPS). An undirected model of the true label, the
 # given label and hidden units, trained in the manner of EM, with an auxiliary
 # distribution that comes from a small clean set. **Not implemented**: it
-# needs clean labels, which no method here gets; its inference fits in no
+# needs a clean set, which S2E alone gets here; its inference fits in no
 # short file; and there was no code of the authors to hold ours against. What
 # would be short enough here would be something else under its name. The paper
 # of lesson 09 has its numbers:
@@ -816,25 +779,9 @@ for row in papers.load(paper="CIFAR-N"):
 # All three methods that stand in both columns do worse on people's labels.
 # Yet 50 % inclusive means 45 % wrong labels, which is *more* than people's
 # 40 %. Network and schedule are not quite the same in both tables, so this is
-# a hint: the mistakes of people are harder, since they have a pattern.
+# a hint: the mistakes of people cost more, since they have a pattern. Lesson
+# 03 measured a part of it: people's labels are taken over sooner.
 #
-# We have measured it on a small scale: 3,000 images of CIFAR-10, a small
-# network, twelve epochs, five seeds. The same rate of wrong labels in three
-# ways: people's own, drawn from people's matrix, symmetric. Recorded, as
-# `benchmarks/_human_noise.py` made it.
-
-# %%
-people = results.load("human_noise_cifar10")
-print("3,000 images of CIFAR-10       memorized in epoch 1-5   best test")
-memorized = {}
-for kind in ("human", "human matrix", "symmetric"):
-    early = results.numbers(people, "memorized_first_5", kind=kind)
-    best = results.numbers(people, "test_best", kind=kind)
-    memorized[kind] = mean(early)
-    print(f"{kind:30}{mean(early):16.1%}{mean(best):16.1%}")
-assert memorized["human"] > memorized["symmetric"] + 0.03
-
-# %% [markdown]
 # If you have CIFAR-10N (`nlcourse data` says how), this trains on it; the
 # settings of the papers want a GPU:
 #
@@ -873,8 +820,8 @@ def my_loss(logits, labels, epoch):
 
 
 # %%
-my_loss = check(my_loss)
 # hint("13.3")
+my_loss = check(my_loss)
 
 # %% [markdown]
 # A **method** is a class with a `loss`. Here is yours, in five lines. The
@@ -995,29 +942,15 @@ plots.show(board.chart(rows_on_board), words)
 assert entry.mean_last() > match["cross-entropy"].mean_last() + 0.05
 
 # %% [markdown]
-# ## Six questions that users ask
-#
-# Read the issue pages of the published codes, and the same six come up again
-# and again. Where this course answers them:
-#
-# | question | answer in lesson |
-# |---|---|
-# | how do I know the noise rate of my own data? | 03, 05, 12 |
-# | how do I get the list of suspicious examples? | 08, 11 |
-# | why is my baseline better than the paper's? | 06, here |
-# | best or last, and chosen on which labels? | here |
-# | which settings secretly depend on the noise? | 10, 11, 12 |
-# | how long does it run? | here |
-#
 # ## Beside the papers
 #
 # | the papers | we, on digits |
 # |---|---|
 # | every new method leads its own table | the leader changes with the noise |
-# | gains of tens of points | yes in the last epochs, few in the best |
+# | gains of tens of points | in the last epochs; in the best with much noise |
 # | one cross entropy on CIFAR-10, 20 % | spread of more than 12 points |
-# | MentorNet below Co-teaching | told the rate, not at 40 % symmetric |
-# | S2E above Co-teaching | from 200 clean images, not in every seed |
+# | MentorNet below Co-teaching | told the rate: above in four of seven |
+# | S2E above Co-teaching | no: two of five seeds, 8 points lower on average |
 
 # %% [markdown]
 # ## Think about it
