@@ -307,6 +307,13 @@ def percent(history, column: str) -> np.ndarray:
     return 100 * np.asarray(history[column], dtype=float)
 
 
+def tidy(axes: Axes) -> None:
+    """Give axes the look of the course: small numbers, a faint grid, no frame above and right."""
+    axes.tick_params(labelsize=SMALL_FONT)
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def png(figure: Figure) -> bytes:
     """Return the figure as a PNG of 100 dots an inch."""
     figure.canvas.draw()
@@ -416,9 +423,7 @@ def _finish(axes: Axes, *, xlabel="epoch", ylabel="", ylim=None, heading="", who
     axes.set_xlabel(xlabel, fontsize=FONT)
     axes.set_ylabel(ylabel, fontsize=FONT)
     axes.set_title(heading, fontsize=FONT)
-    axes.tick_params(labelsize=SMALL_FONT)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    tidy(axes)
     if ylim:
         axes.set_ylim(ylim[0], ylim[1] + 0.02 * (ylim[1] - ylim[0]))
     if whole:  # there is no epoch 2.5

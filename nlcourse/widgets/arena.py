@@ -461,9 +461,7 @@ def _prepare(axes, heading: str, last: int) -> None:
     axes.set_ylabel("share (%)", fontsize=plots.FONT)
     axes.set_xlim(0, last + 0.5)
     axes.set_ylim(0, 102)
-    axes.tick_params(labelsize=plots.SMALL_FONT)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.tidy(axes)
 
 
 def _curves(axes, match: Match, column: str) -> None:

@@ -280,9 +280,7 @@ def _prepare(axes, heading: str) -> None:
     axes.set_title(heading, fontsize=plots.FONT)
     axes.set_xlabel("step", fontsize=plots.FONT, labelpad=1)
     axes.set_xscale("symlog", linthresh=1)  # step 0 has its place, too
-    axes.tick_params(labelsize=plots.SMALL_FONT)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.tidy(axes)
 
 
 def _curves(axes, history: linear.Descent, columns: dict[str, tuple[str, str, str, str]]) -> None:

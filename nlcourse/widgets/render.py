@@ -131,9 +131,7 @@ class Picture:
         axes.set_ylabel(label, fontsize=plots.FONT)
         axes.set_xlim(0, last + 0.5)
         axes.set_ylim(0, 102)
-        axes.tick_params(labelsize=plots.SMALL_FONT)
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
+        plots.tidy(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
     def _line(self, axes: Axes, name: str) -> Line2D:

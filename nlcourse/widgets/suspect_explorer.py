@@ -293,9 +293,7 @@ def _finish(axes: Axes) -> None:
     axes.set_ylim(0, 103)
     axes.set_xlabel("thrown out (% of all)", fontsize=plots.FONT, labelpad=1)
     axes.set_ylabel("%", fontsize=plots.FONT)
-    axes.tick_params(labelsize=plots.SMALL_FONT)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.tidy(axes)
     axes.legend(
         loc="upper left", bbox_to_anchor=(-0.05, -0.17), ncols=2, frameon=False,
         fontsize=plots.SMALL_FONT, handlelength=2.4, labelspacing=0.25, columnspacing=1.0,

@@ -299,9 +299,7 @@ def _finish(axes, rates: np.ndarray) -> None:
     axes.set_xlim(rates[0], rates[-1])
     axes.set_ylim(0, 102)
     axes.set_xticks(rates)
-    axes.tick_params(labelsize=plots.SMALL_FONT)
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.tidy(axes)
     if axes.lines:
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.16), fontsize=plots.SMALL_FONT,
                     frameon=False, handlelength=3, labelspacing=0.25)  # fmt: skip
