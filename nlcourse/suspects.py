@@ -179,6 +179,7 @@ def out_of_sample_probabilities(
 
     Raises:
         ValueError: `folds` below 2, or above the number of examples of a class.
+        KeyboardInterrupt: somebody stopped a training.
     """
     # Imported here: scikit-learn takes half a second.
     from sklearn.model_selection import StratifiedKFold
@@ -210,7 +211,9 @@ def _predicted_by(
 ) -> Tensor:
     from .training import fit
 
-    fit(method, _part(data, seen), seed=seed, **({"progress": False} | options))
+    history = fit(method, _part(data, seen), seed=seed, **({"progress": False} | options))
+    if history.stopped:  # what half a training predicts must not pass for the whole
+        raise KeyboardInterrupt(history.stopped)
     return _predict(method, data.images[rest], data)
 
 

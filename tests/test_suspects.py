@@ -7,6 +7,7 @@ import functools
 import math
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -164,6 +165,13 @@ def test_out_of_sample_predictions_do_not_follow_the_labels_they_are_judged_with
     assert (p.argmax(dim=1) == noisy.labels)[noisy.is_wrong].float().mean() < 0.3
     again = suspects.out_of_sample_probabilities(noisy, folds=4, epochs=20, **FIT)
     assert torch.equal(p, again)
+
+
+def test_a_training_that_somebody_stops_ends_them_all(noisy):
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(KeyboardInterrupt, match="stopped in epoch 1"):
+        suspects.out_of_sample_probabilities(noisy, folds=2, epochs=2, stop=stop, **FIT)
 
 
 def test_true_labels_play_no_part(noisy):
