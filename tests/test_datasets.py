@@ -880,7 +880,7 @@ def test_every_data_set_with_known_labels_has_an_asymmetric_map():
 
 
 @pytest.fixture
-def real_root(monkeypatch):
+def real_root(monkeypatch, offline):
     if not REAL:
         pytest.skip("NLCOURSE_DATA does not name a folder of real data")
     monkeypatch.setenv("NLCOURSE_DATA", REAL)
