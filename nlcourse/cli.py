@@ -101,7 +101,8 @@ def _has_display() -> bool:
 
 def check(options: argparse.Namespace) -> int:
     """Run notebooks in clean kernels under nbval and print which exercises are done."""
-    paths = [course.find_notebook(which, course.find_root()) for which in options.lessons]
+    root = course.find_root()
+    paths = [course.find_notebook(which, root) for which in options.lessons]
     from nlcourse.checks.report import ReportError, check_notebook
 
     not_ok = 0

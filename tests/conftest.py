@@ -85,6 +85,16 @@ def pytest_make_collect_report():
 
 
 @pytest.fixture
+def set_threads():
+    """Give torch's setter, and put the number of threads back."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def offline(monkeypatch):
     """No test but those that serve files themselves may reach out, or read somebody's data."""
 

@@ -10,7 +10,6 @@ import re
 import tempfile
 
 import pytest
-import torch
 from lesson_cells import LESSONS, run_cells
 from test_lesson_08 import two_rankings_cannot_reach_the_goal
 
@@ -23,12 +22,9 @@ ALSO = {"08_finding_wrong_labels": two_rankings_cannot_reach_the_goal}
 
 
 @pytest.fixture
-def _one_thread():
+def _one_thread(set_threads):
     """The same numbers whatever the number of cores; some lessons change it themselves."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    set_threads(1)
 
 
 def test_there_are_lessons_with_a_seed():

@@ -222,16 +222,10 @@ def test_a_second_sweep_beside_the_first_is_refused_in_words(write, capsys):
     assert "Another process adds rows to" in capsys.readouterr().err
 
 
-def test_a_row_names_the_device_that_trained_it(write):
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)  # digits are learned with one
-    try:
-        row = sweep.measure(read(write()).runs[0])
-        assert results.provenance("cpu")["device"].endswith("CPU, 2 threads")
-    finally:
-        torch.set_num_threads(before)
+def test_a_row_names_the_device_that_trained_it(write, set_threads):
+    set_threads(2)  # digits are learned with one
+    row = sweep.measure(read(write()).runs[0])
+    assert results.provenance("cpu")["device"].endswith("CPU, 2 threads")
     assert row["device"].endswith("CPU, 1 thread")
 
 

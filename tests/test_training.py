@@ -186,11 +186,8 @@ def test_a_run_within_a_run_changes_nothing_for_it(noisy):
 
 
 @pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+def two_threads(set_threads):
+    set_threads(2)
 
 
 class RunInAThread:

@@ -6,8 +6,10 @@ The judges take them, so the cells after the check have to be able to go on with
 from __future__ import annotations
 
 import io
+import operator
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -20,8 +22,6 @@ from .exercise import Exercise, ask_once
 from .judges import as_tensor
 from .show import fresh
 
-Dtypes = frozenset[torch.dtype]
-
 
 def usable(exercise: Exercise, function: Callable[..., Any]) -> tuple[Callable[..., Any], str]:
     """Return a right function as the lesson can go on with it, and in words what that changes.
@@ -30,90 +30,79 @@ def usable(exercise: Exercise, function: Callable[..., Any]) -> tuple[Callable[.
     number (int32 for int64, int64 for bool, floats wider than those that came in), the results are
     turned into such tensors. Else it is the function itself and "".
     """
-    cases = [case for case in exercise.cases() if case.ask is ask_once]
+    asked = [case.arguments for case in exercise.cases() if case.ask is ask_once]
+    came_in = [_dtype(arguments.values()) for arguments in asked]
     with undisturbed(), redirect_stdout(io.StringIO()):
-        expected = [exercise.reference(*fresh(c.arguments).values()) for c in cases]
-        wanted = _kinds(expected)
+        form = _form([_seeded(exercise.reference, each) for each in asked], came_in)
+        if form is None:
+            return function, ""
         try:
-            results = [_seeded(function, fresh(c.arguments)) for c in cases] if wanted else []
+            results = [_seeded(function, each) for each in asked]
         except Exception:  # it was right a moment ago: one that remembers its calls, say
             return function, ""
-    widths = [_width(case.arguments.values()) for case in cases]
-    follows = all(_widened(one, width) is one for one, width in zip(expected, widths, strict=True))
-
-    def fitting(result: Any, width: torch.dtype | None) -> Any:
-        return _widened(_turned(result, wanted), width if follows else None)
-
-    pairs = zip(results, widths, strict=False)
-    words = next(
-        (_words(one, turned) for one, width in pairs if (turned := fitting(one, width)) is not one),
-        "",
-    )
-    if not words:
+    turned = map(form.turn, results, came_in)
+    pairs = [(one, other) for one, other in zip(results, turned, strict=True) if one is not other]
+    if not pairs:
         return function, ""
 
     @wraps(function)
     def as_tensors(*arguments: Any, **more: Any) -> Any:
-        return fitting(function(*arguments, **more), _width([*arguments, *more.values()]))
+        return form.turn(function(*arguments, **more), _dtype([*arguments, *more.values()]))
 
-    return as_tensors, words
-
-
-def _width(arguments: Iterable[Any]) -> torch.dtype | None:
-    """Return the dtype of the first floats among the arguments."""
-    return next((value.dtype for value in arguments if _is_float(value)), None)
+    return as_tensors, _words(*pairs[0])
 
 
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+@dataclass(frozen=True)
+class _Form:
+    """What the reference returns: a tensor, or several in a tuple or list.
+
+    Attributes:
+        dtypes: of the parts, or one for all of them; None stands for the dtype that came in.
+        several: whether there are parts.
+    """
+
+    dtypes: tuple[torch.dtype | None, ...]
+    several: bool
+
+    def turn(self, result: Any, came_in: torch.dtype | None) -> Any:
+        """Return the result in this form; itself where it has it already."""
+        if not self.several:
+            return _turned(result, self.dtypes[0], came_in)
+        parts = _parts(result)
+        dtypes = self.dtypes * (len(parts) if len(self.dtypes) == 1 else 1)
+        turned = [_turned(part, dtype, came_in) for part, dtype in zip(parts, dtypes, strict=False)]
+        if len(turned) < len(parts) or all(map(operator.is_, turned, parts)):
+            return result
+        return turned if isinstance(result, list) else tuple(turned)
 
 
-def _widened(result: Any, width: torch.dtype | None) -> Any:
-    """Return the result with floats of that dtype; itself where they have it already."""
-    if width is None:
-        return result
-    if _is_float(result):
-        return result.to(width)
-    if not isinstance(result, tuple | list):
-        return result
-    turned = [part.to(width) if _is_float(part) else part for part in result]
-    same = all(one is other for one, other in zip(turned, result, strict=True))
-    return result if same else type(result)(turned)
+def _form(expected: list[Any], came_in: list[torch.dtype | None]) -> _Form | None:
+    """Return the form of all results of the reference, or None if they are no tensors."""
+    several = all(isinstance(one, tuple | list) for one in expected)
+    rows = [
+        [(part, dtype) for part in (one if several else [one])]
+        for one, dtype in zip(expected, came_in, strict=True)
+    ]
+    if len({len(row) for row in rows}) > 1:  # one a layer, say: they are all alike
+        rows = [[pair] for row in rows for pair in row]
+    places = list(zip(*rows, strict=True))
+    if not places or not all(isinstance(part, Tensor) for place in places for part, _ in place):
+        return None
+    same = [all(part.dtype == dtype for part, dtype in place) for place in places]
+    dtypes = (None if s else place[0][0].dtype for s, place in zip(same, places, strict=True))
+    return _Form(tuple(dtypes), several)
 
 
 def _seeded(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
     seed_all()
-    return function(*arguments.values())
+    return function(*fresh(arguments).values())
 
 
-def _kinds(expected: list[Any]) -> Dtypes | list[Dtypes] | None:
-    """Return which dtypes the reference returns: a set, for a tuple or list one a part.
-
-    Where the number of parts varies there is one set for all; None if they are no tensors.
-    """
-    if expected and all(isinstance(result, Tensor) for result in expected):
-        return frozenset(result.dtype for result in expected)
-    if not all(isinstance(result, tuple | list) for result in expected):
-        return None
-    everything = [part for result in expected for part in result]
-    if not all(isinstance(part, Tensor) for part in everything):
-        return None
-    if len({len(result) for result in expected}) > 1:
-        return [frozenset(part.dtype for part in everything)]
-    return [frozenset(part.dtype for part in parts) for parts in zip(*expected, strict=True)]
-
-
-def _turned(result: Any, wanted: Dtypes | list[Dtypes]) -> Any:
-    """Return the result as tensors of the wanted kind; itself where it is that already."""
-    if isinstance(wanted, frozenset):
-        return _one_turned(result, wanted)
-    parts = _parts(result)
-    wanted = wanted * len(parts) if len(wanted) == 1 else wanted
-    if len(parts) != len(wanted):
-        return result
-    turned = list(map(_one_turned, parts, wanted))
-    same = all(one is other for one, other in zip(turned, parts, strict=True))
-    return result if same else turned if isinstance(result, list) else tuple(turned)
+def _dtype(arguments: Iterable[Any]) -> torch.dtype | None:
+    """Return the dtype that came in: of the first floats, else of the first tensor."""
+    dtypes = [value.dtype for value in arguments if isinstance(value, Tensor)]
+    floats = [dtype for dtype in dtypes if dtype.is_floating_point]
+    return next(iter(floats + dtypes), None)
 
 
 def _parts(result: Any) -> list[Any]:
@@ -122,25 +111,23 @@ def _parts(result: Any) -> list[Any]:
     return list(result) if stacked or isinstance(result, tuple | list) else []
 
 
-def _one_turned(value: Any, dtypes: Dtypes) -> Any:
-    floats = {dtype for dtype in dtypes if dtype.is_floating_point}
-    if isinstance(value, Tensor):
-        if value.dtype in dtypes or (value.is_floating_point() and floats):
+def _turned(value: Any, dtype: torch.dtype | None, came_in: torch.dtype | None) -> Any:
+    """Return a value as a tensor of that dtype; itself where it is one, or cannot become one."""
+    if _is_float(value) and dtype is not None and dtype.is_floating_point:
+        return value  # float32 or float64 is then the student's choice
+    if not isinstance(value, Tensor):
+        rows = isinstance(value, list | tuple) and any(isinstance(row, Tensor) for row in value)
+        try:
+            tensor = torch.stack(list(map(torch.as_tensor, value))) if rows else as_tensor(value)
+        except (TypeError, ValueError, RuntimeError):  # the cell that uses it will say so
             return value
-        return value.to(min(dtypes, key=str))
-    rows = isinstance(value, list | tuple) and any(isinstance(row, Tensor) for row in value)
-    try:
-        tensor = torch.stack(list(map(torch.as_tensor, value))) if rows else as_tensor(value)
-    except (TypeError, ValueError, RuntimeError):  # the cell that uses it will say so
-        return value
-    if not isinstance(tensor, Tensor):
-        return value
-    of_python = not isinstance(value, np.ndarray | np.generic)
-    if of_python and tensor.dtype == torch.float64 and len(floats) > 1:
-        return tensor.to(torch.get_default_dtype())  # as torch.tensor does
-    if tensor.dtype in dtypes:
-        return tensor
-    return tensor.to(min(tensor.is_floating_point() and floats or dtypes, key=str))
+        value = tensor if isinstance(tensor, Tensor) else value
+    dtype = dtype or came_in
+    return value.to(dtype) if isinstance(value, Tensor) and dtype else value
+
+
+def _is_float(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _words(result: Any, turned: Any) -> str:
