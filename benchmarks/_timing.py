@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
-from nlcourse import results
-from nlcourse.acceleration import name_of
+from nlcourse.experiments import results
+from nlcourse.training.acceleration import name_of
 
 TABLE = Path(__file__).parents[1] / "results" / "benchmarks.csv"
 

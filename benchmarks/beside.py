@@ -39,10 +39,10 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchvision import transforms
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Augment
+from nlcourse.datasets.augment import Augment
 from nlcourse.methods import ELR, CoTeaching
-from nlcourse.models import mlp, small_cnn
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import mlp, small_cnn
 
 IMAGES = 2048
 WORKERS = 2
@@ -220,11 +220,7 @@ def ours(
     name: str, data, network, batch_size: int, augment: bool, precision=None, device: str = "cpu"
 ):
     """Return a side that trains one epoch with the course's loop."""
-    options = {
-        "network": network, "epochs": 1, "batch_size": batch_size, "progress": False,
-        "device": device, "augment": Augment(crop=4, flip=True) if augment else None,
-        "precision": precision,
-    }  # fmt: skip
+    options = {"network": network, "epochs": 1, "progress": False, "options": Options(batch_size=batch_size, device=device, augment=Augment(crop=4, flip=True) if augment else None, precision=precision)}  # fmt: skip
 
     def side(clock: Clock) -> None:
         fit(clocked(OURS[name](), clock), data, **options)
@@ -297,7 +293,7 @@ def matrix_products(data):
 
 def on_digits(data) -> None:
     """Compare a whole run, and show how far a step can be from Lightning's at all."""
-    run = {"epochs": 10, "device": "cpu", "network": mlp}
+    run = {"epochs": 10, "network": mlp, "device": "cpu"}
     other = with_lightning("elr", data, mlp, 64, False)
     if other is None:
         return

@@ -19,8 +19,8 @@ import ipywidgets
 import matplotlib
 import torch
 
+from nlcourse.panels import Explorer
 from nlcourse.training import find_device
-from nlcourse.widgets import Explorer
 
 TIMEOUT = 300
 

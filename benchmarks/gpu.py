@@ -17,10 +17,11 @@ import training
 from _timing import clocked, compare, whole, with_threads
 
 from nlcourse import noise
-from nlcourse.batches import Augment, Batches, Images
+from nlcourse.datasets.augment import Augment
 from nlcourse.methods import CrossEntropy
-from nlcourse.models import resnet18_small
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Batches, Images
+from nlcourse.training.networks import resnet18_small
 
 IMAGES = 10_000
 PAIRS = 5
@@ -31,12 +32,17 @@ def compiling(data, batch_size: int, device: str) -> None:
 
     Its mode "reduce-overhead" replays CUDA graphs.
     """
-    options = {"network": resnet18_small, "epochs": 3, "batch_size": batch_size, "device": device}
+    options = {
+        "network": resnet18_small,
+        "epochs": 3,
+        "device": device,
+        "options": Options(batch_size=batch_size),
+    }
 
     def side(compiled: bool | str):
         def train(clock) -> None:
             method = clocked(CrossEntropy(), clock, begin=2)  # epoch 0 compiles, epoch 1 warms up
-            fit(method, data, compiled=compiled, progress=False, **options)
+            fit(method, data, progress=False, **options, options=Options(compiled=compiled))
 
         return train
 

@@ -21,10 +21,11 @@ from pathlib import Path
 import torch
 from _timing import with_threads
 
-from nlcourse import datasets, noise, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
-from nlcourse.models import small_cnn
-from nlcourse.training import find_device, fit
+from nlcourse.training import Options, find_device, fit
+from nlcourse.training.networks import small_cnn
 
 TABLE = Path(__file__).parents[1] / "results" / "benchmarks_memory.csv"
 MEBI = 2**20
@@ -54,10 +55,7 @@ def train_once(images: int, tests: int) -> dict[str, int]:
     data = datasets.Dataset("random", *parts, names, (0.5,) * 3, (0.25,) * 3)
     (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
     device = find_device()
-    fit(
-        CrossEntropy(), data, network=small_cnn, epochs=1, batch_size=128, device=device,
-        progress=False,
-    )  # fmt: skip
+    fit(CrossEntropy(), data, network=small_cnn, epochs=1, progress=False, device=device, options=Options(batch_size=128))  # fmt: skip
     on_device = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     return {"data": pixels.nbytes, "resident": resident("VmHWM"), "device": on_device}
 
@@ -101,7 +99,7 @@ def runs_and_panels() -> None:
     """Train 100 times, then build 100 panels and train in each."""
     data = noise.inject(datasets.load("digits"), "symmetric", 0.4)
     growth("runs", lambda seed: fit(CrossEntropy(), data, epochs=2, seed=seed, progress=False))
-    from nlcourse.widgets import Explorer, place
+    from nlcourse.panels import Explorer, place
 
     panel = Explorer(epochs=2)
     growth("runs of one panel", lambda seed: panel.try_out(seed=seed))

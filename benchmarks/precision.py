@@ -3,7 +3,7 @@
     python benchmarks/precision.py
 
 A step (forward, loss, backward, SGD) of each network beside the same network as PyTorch makes it:
-float32, channels first. ``nlcourse.acceleration`` takes what is faster here; a processor without
+float32, channels first. ``training.acceleration`` takes what is faster here; a processor without
 instructions for bfloat16 keeps float32 by itself.
 """
 
@@ -16,8 +16,8 @@ from _timing import compare, whole, with_threads
 from torch import nn
 from torch.nn import functional as F
 
-from nlcourse.acceleration import accelerate
-from nlcourse.models import lenet, mlp, preact_resnet18, small_cnn
+from nlcourse.training.acceleration import accelerate
+from nlcourse.training.networks import lenet, mlp, preact_resnet18, small_cnn
 
 STEPS = 4
 CASES = (

@@ -19,12 +19,13 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from nlcourse import datasets, noise
-from nlcourse.acceleration import accelerate, fastest_precision
-from nlcourse.batches import Augment, Batches, Images
+from nlcourse.datasets.augment import Augment
 from nlcourse.methods import CoTeaching, CrossEntropy
-from nlcourse.models import mlp, small_cnn
-from nlcourse.stacked import fit_stacked
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.acceleration import accelerate, fastest_precision
+from nlcourse.training.batches import Batches, Images
+from nlcourse.training.networks import mlp, small_cnn
+from nlcourse.training.stacked import fit_stacked
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 QUIET = {"progress": False}
@@ -81,7 +82,12 @@ def loop(
     name: str, data, network, epochs: int, batch_size: int, device: str = "cpu", pairs: int = 9
 ) -> None:
     """Compare `fit` with the bare loop: training alone, all of it, and Co-teaching's training."""
-    shape = {"network": network, "epochs": epochs, "batch_size": batch_size, "device": device}
+    shape = {
+        "network": network,
+        "epochs": epochs,
+        "device": device,
+        "options": Options(batch_size=batch_size),
+    }
     options = shape | QUIET
     bare = functools.partial(bare_loop, data=data, **shape)
 

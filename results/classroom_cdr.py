@@ -28,11 +28,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nlcourse import datasets, noise, results
-from nlcourse.early_stopping import EarlyStopping
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.cdr import CDR, code_direction
 from nlcourse.training import fit
+from nlcourse.training.early_stopping import EarlyStopping
 
 SEEDS = range(5)
 EPOCHS = 60
@@ -194,7 +195,12 @@ def measure(data, what: dict) -> dict:
 
     options = {"lr": what["lr"], "momentum": what["momentum"], "seed": seed, "on_epoch": look}
     history = fit(
-        method, watch.training_part, epochs=EPOCHS, device="cpu", progress=False, **options
+        method,
+        watch.training_part,
+        epochs=EPOCHS,
+        progress=False,
+        **options,
+        device="cpu",
     )
     shares = watched.shares or [None]
     row = results.summary(history) | {

@@ -25,15 +25,16 @@ from pathlib import Path
 import torch
 from sklearn.metrics import roc_auc_score
 
-from nlcourse import datasets, noise, results
-from nlcourse.history import History
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CoTeaching, CrossEntropy, DivideMix
 from nlcourse.methods.elr import ELR
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.history import History
 
 SEEDS = range(5)
 EPOCHS = 60
-FIT = {"lr": 0.05, "batch_size": 64, "momentum": 0.9}
+FIT = {"lr": 0.05, "momentum": 0.9, "options": Options(batch_size=64)}
 CLASSROOM = {"warm_up": 5, "views": 1}
 LAMBDA_U = 25.0
 NOISES = [("symmetric", rate) for rate in (0.6, 0.8, 0.4, 0.2)] + [("asymmetric", 0.4)]
@@ -102,10 +103,10 @@ def measure(data, what: dict) -> dict:
         noisy,
         epochs=EPOCHS,
         seed=what["seed"],
-        device="cpu",
         progress=False,
         on_epoch=note,
         **FIT,
+        device="cpu",
     )
     row = {"data": data.name, "optimizer": history.settings["optimizer"]}
     row |= {"auc_every_5": " ".join(f"{area:.3f}" for area in areas)}

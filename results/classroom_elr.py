@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, results
-from nlcourse.batches import Batch
+from nlcourse import datasets, noise
+from nlcourse.base import Batch
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.elr import ELR, ELRPlus, clamped
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 
 SEEDS = range(5)
 EPOCHS = 60
-FIT = {"lr": 0.05, "batch_size": 64, "momentum": 0.9}
+FIT = {"lr": 0.05, "momentum": 0.9, "options": Options(batch_size=64)}
 STRONG, WEAK = (0.9, 7.0), (0.7, 3.0)  # beta and lambda: for CIFAR-100 and CIFAR-10 in the paper
 # 21 steps an epoch: the paper's 0.997 remembers about one of its epochs, 0.99 about five of ours.
 GAMMA = 0.99
@@ -122,7 +123,13 @@ def measure(data, what: dict) -> dict:
     """Train once and return the row."""
     noisy = noise.inject(data, what["noise"], what["rate"], seed=what["seed"])
     history = fit(
-        make(what), noisy, epochs=EPOCHS, seed=what["seed"], device="cpu", progress=False, **FIT
+        make(what),
+        noisy,
+        epochs=EPOCHS,
+        seed=what["seed"],
+        progress=False,
+        **FIT,
+        device="cpu",
     )
     row = {"data": data.name, "optimizer": history.settings["optimizer"]}
     return what | row | results.summary(history)

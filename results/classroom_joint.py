@@ -20,12 +20,10 @@ from pathlib import Path
 import torch
 from torch.optim.lr_scheduler import MultiStepLR
 
-from nlcourse import datasets, noise, recipes, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import recipes, results
 from nlcourse.methods import CrossEntropy, Method
-from nlcourse.methods.joint import (
-    FromSoftLabels,
-    JointOptimization,
-)
+from nlcourse.methods.joint import FromSoftLabels, JointOptimization
 from nlcourse.training import fit
 
 SEEDS = range(5)
@@ -87,10 +85,7 @@ def measure(name: str, method: Method, noisy, seed: int, **options) -> dict:
             right = method.current_labels.argmax(dim=1) == noisy.true_labels
             recovered.append(right.float().mean().item())
 
-    history = fit(
-        method, noisy, epochs=EPOCHS, lr=LR, seed=seed, device="cpu", progress=False,
-        on_epoch=recover, **options,
-    )  # fmt: skip
+    history = fit(method, noisy, epochs=EPOCHS, lr=LR, seed=seed, progress=False, on_epoch=recover, **options, device="cpu")  # fmt: skip
     recovered = recovered or history["true_accuracy"]
     row = {"method": name, "data": noisy.name, "wrong": f"{noisy.noise_rate:.4f}", "seed": seed}
     return (row | results.summary(history)) | {

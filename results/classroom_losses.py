@@ -27,16 +27,17 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, losses, noise, results
-from nlcourse.early_stopping import EarlyStopping
+from nlcourse import datasets, losses, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.mixup import Mixup
 from nlcourse.methods.robust import ForwardCorrection, RobustLoss, TruncatedGCE
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.early_stopping import EarlyStopping
 
 SEEDS = range(5)
 EPOCHS = 50
-FIT = {"lr": 0.05, "batch_size": 64, "momentum": 0.9}
+FIT = {"lr": 0.05, "momentum": 0.9, "options": Options(batch_size=64)}
 NOISES = [
     ("symmetric", 0.0),
     ("symmetric", 0.2),
@@ -106,7 +107,7 @@ def measure(data, run: Mapping) -> dict:
     noisy = noise.inject(data, kind, rate, seed=seed)
     make, more = METHODS[name]
     method, watch = make(noise.transition_matrix(data, kind, rate)), None
-    options = {"epochs": EPOCHS, "seed": seed, "device": "cpu", "progress": False} | FIT | more
+    options = {"epochs": EPOCHS, "seed": seed, "progress": False, "device": "cpu"} | FIT | more
     if name == "early stopping":
         options["on_epoch"] = watch = EarlyStopping(method, noisy, seed=seed)
         noisy = watch.training_part

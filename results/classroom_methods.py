@@ -26,7 +26,8 @@ from pathlib import Path
 
 import torch
 
-from nlcourse import noise, recipes, results
+from nlcourse import noise
+from nlcourse.experiments import recipes, results
 
 NOISES = {
     "classroom": [

@@ -36,19 +36,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nlcourse import datasets, noise, results, suspects
-from nlcourse.acceleration import name_of
-from nlcourse.batches import Images
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
+from nlcourse.lessons.l08 import suspects
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.aum import AUM, WatchedCrossEntropy
 from nlcourse.methods.curriculum import CurriculumNet, density_subsets
 from nlcourse.methods.features import all_features
 from nlcourse.methods.self_learning import SelfLearning
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.acceleration import name_of
+from nlcourse.training.batches import Images
 
 SEEDS = range(5)
 NOISES = [("symmetric", 0.2), ("symmetric", 0.4), ("symmetric", 0.6), ("asymmetric", 0.4)]
-FIT = {"lr": 0.05, "batch_size": 64, "momentum": 0.9, "device": "cpu", "progress": False}
+FIT = {
+    "lr": 0.05,
+    "progress": False,
+    "device": "cpu",
+    "options": Options(batch_size=64, momentum=0.9),
+}
 EPOCHS, FIND, EARLY = 60, 30, 10
 KEY = ("what", "noise", "rate", "seed")
 SCORES = ("average_precision", "auc", "told", "flagged", "precision", "recall")
@@ -67,7 +74,7 @@ def watched(noisy, seed: int) -> tuple[suspects.Film, Tensor]:
     def look(history) -> None:
         film(history)
         if len(history) == EARLY:
-            early.append(all_features(method.network, images))
+            early.append(all_features(method.network, images.get, len(images)))
 
     if fit(method, noisy, epochs=FIND, seed=seed, on_epoch=look, **FIT).stopped:  # Ctrl-C
         raise KeyboardInterrupt

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CoTeaching, CrossEntropy, Method
 from nlcourse.methods.co_teaching import forget_rate, small_loss_indices
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 
 RUNS = [("pairflip", 0.45, range(8)), ("symmetric", 0.5, range(5))]
 KEY = ("method", "noise", "rate", "seed")
@@ -66,7 +67,13 @@ def measure(data, run: Mapping) -> dict:
     rate, seed = run["rate"], run["seed"]
     spoiled = noise.inject(data, run["noise"], rate, seed=seed)
     method = VARIANTS[run["method"]](rate)
-    options = {"epochs": 30, "lr": 0.05, "batch_size": 64, "seed": seed, "device": "cpu"}
+    options = {
+        "epochs": 30,
+        "lr": 0.05,
+        "seed": seed,
+        "device": "cpu",
+        "options": Options(batch_size=64),
+    }
     history = fit(method, spoiled, **options)
     row = run | {"data": data.name} | results.summary(history)
     return row | {"label_precision": f"{history.last['label_precision']:.4f}"}

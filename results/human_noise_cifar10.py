@@ -19,9 +19,11 @@ from pathlib import Path
 
 import torch
 
-from nlcourse import datasets, models, noise, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training import networks as models
 
 SIZE, TEST, EPOCHS, SEEDS = 3000, 1000, 12, range(5)
 KINDS = ("human", "human matrix", "symmetric")
@@ -51,9 +53,17 @@ def measure(data, run: Mapping) -> dict[str, object]:
     kind, seed = run["kind"], run["seed"]
     noisy = labelled(data.subset(SIZE, seed=seed), kind, seed)
     network = functools.partial(models.small_cnn, width=16)
-    options = {"epochs": EPOCHS, "lr": 0.05, "seed": seed, "device": "cpu", "progress": False}
+    options = {
+        "epochs": EPOCHS,
+        "lr": 0.05,
+        "seed": seed,
+        "progress": False,
+        "device": "cpu",
+    }
     # Not every processor has bfloat16: in float32 the next machine comes closest to this table.
-    history = fit(CrossEntropy(), noisy, network=network, precision="float32", **options)
+    history = fit(
+        CrossEntropy(), noisy, network=network, **options, options=Options(precision="float32")
+    )
     told = results.summary(history)
     shares = history["wrong_as_given"]
     row = run | {

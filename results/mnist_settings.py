@@ -17,7 +17,8 @@ from pathlib import Path
 
 import torch
 
-from nlcourse import noise, recipes, results
+from nlcourse import noise
+from nlcourse.experiments import recipes, results
 
 KEY = ("method", "noise", "rate", "changed", "seed")
 SLOW = {"optimizer": {"lr": 0.01}}

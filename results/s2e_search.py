@@ -17,10 +17,11 @@ from pathlib import Path
 
 import torch
 
-from nlcourse import datasets, noise, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
+from nlcourse.lessons.l13.s2e import drop_share, schedule, search
 from nlcourse.methods import CoTeaching
-from nlcourse.methods.s2e import drop_share, schedule, search
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 
 SEEDS = range(5)
 NOISES = (("symmetric", 0.4),)
@@ -35,7 +36,14 @@ def train(data, noise_rate: float, seed: int, curve=None):
     pieces = {} if curve is None else {"forget_rate": curve}
     method = CoTeaching(noise_rate, **pieces)
     history = fit(
-        method, data, epochs=EPOCHS, lr=0.05, batch_size=64, seed=seed, device="cpu", progress=False
+        method,
+        data,
+        epochs=EPOCHS,
+        lr=0.05,
+        seed=seed,
+        progress=False,
+        device="cpu",
+        options=Options(batch_size=64),
     )
     if history.stopped:  # Ctrl-C: half a run is no try
         raise KeyboardInterrupt

@@ -2,7 +2,7 @@
 
     python results/tables.py
 
-Reads the three tables of classroom_methods.py and what `nlcourse.papers` holds of CDR's table 1,
+Reads the three tables of classroom_methods.py and what `experiments.papers` holds of CDR's table 1,
 which is the largest on MNIST and Fashion-MNIST. Then the queue of `nlcourse reproduce`: what of the
 papers' CIFAR-10 tables was run, and what was not.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
-from nlcourse import papers, reproduce, results
+from nlcourse.experiments import papers, reproduce, results
 
 FOLDER = Path(__file__).parent
 SETTINGS = {
@@ -101,7 +101,7 @@ def queue_section() -> list[str]:
         f"The queue of `nlcourse reproduce`: of its {len(jobs)} runs {missing} were **not run** "
         "(they need a GPU). Ours: best / last accuracy. The papers' numbers are as printed there, "
         "of the best or the last epoch, of the epoch chosen on noisy labels, or the mean of the "
-        "last ten (which DivideMix calls *last*). `nlcourse.papers` says what else lies behind "
+        "last ten (which DivideMix calls *last*). `papers.py` says what else lies behind "
         "each.",
         "",
         "| setting | method | noise | papers | ours |",

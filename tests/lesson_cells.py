@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from nlcourse import plots
+from nlcourse.panels import plots
 
 LESSONS = Path(__file__).resolve().parent.parent / "notebooks" / "lessons"
 

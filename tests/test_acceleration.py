@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from nlcourse import acceleration, datasets, noise
-from nlcourse.acceleration import accelerate, fastest_precision, fused
+from nlcourse import datasets, noise
 from nlcourse.methods import ELR, CrossEntropy
-from nlcourse.models import mlp, small_cnn
-from nlcourse.training import fit
+from nlcourse.training import Options, acceleration, fit
+from nlcourse.training.acceleration import accelerate, fastest_precision, fused
+from nlcourse.training.networks import mlp, small_cnn
 
 SHAPE = (3, 12, 12)
 small = functools.partial(small_cnn, width=8)
@@ -133,7 +133,13 @@ def test_an_unknown_precision_is_refused_in_words(network, colourful):
     with pytest.raises(ValueError, match="float32, bfloat16, got 'float16'"):
         accelerate(network, "cpu", "float16")
     with pytest.raises(ValueError, match="float32, bfloat16, got 'half'"):
-        fit(CrossEntropy(), colourful, network=small, precision="half", progress=False)
+        fit(
+            CrossEntropy(),
+            colourful,
+            network=small,
+            progress=False,
+            options=Options(precision="half"),
+        )
 
 
 @pytest.mark.parametrize("able", [True, False])
@@ -156,29 +162,20 @@ def test_a_torch_that_does_not_tell_gets_float32(monkeypatch):
 @pytest.mark.parametrize("precision", acceleration.PRECISIONS)
 def test_a_run_says_its_precision_and_learns_in_it(colourful, precision):
     method = CrossEntropy()
-    history = fit(
-        method, colourful, network=small, epochs=8, batch_size=20, progress=False, device="cpu",
-        precision=precision,
-    )  # fmt: skip
+    history = fit(method, colourful, network=small, epochs=8, progress=False, device="cpu", options=Options(precision=precision, batch_size=20))  # fmt: skip
     assert history.settings["precision"] == precision == method.network.precision
     assert history.best() == 1.0  # colours are easy in either
 
 
 def test_a_checkpoint_of_another_precision_is_refused(colourful, tmp_path):
-    options = {
-        "network": small, "epochs": 1, "progress": False, "device": "cpu",
-        "checkpoint": tmp_path / "run.pt",
-    }  # fmt: skip
-    fit(CrossEntropy(), colourful, precision="bfloat16", **options)
+    options = {"network": small, "epochs": 1, "progress": False, "device": "cpu", "options": Options(checkpoint=tmp_path / "run.pt")}  # fmt: skip
+    fit(CrossEntropy(), colourful, **options, options=Options(precision="bfloat16"))
     with pytest.raises(ValueError, match="its precision is bfloat16, this run's is float32"):
-        fit(CrossEntropy(), colourful, precision="float32", **options)
+        fit(CrossEntropy(), colourful, **options, options=Options(precision="float32"))
 
 
 def test_a_run_in_short_numbers_goes_on_from_its_checkpoint(colourful, tmp_path):
-    options = {
-        "network": small, "progress": False, "device": "cpu", "precision": "bfloat16",
-        "checkpoint": tmp_path / "run.pt",
-    }  # fmt: skip
+    options = {"network": small, "progress": False, "device": "cpu", "options": Options(precision="bfloat16", checkpoint=tmp_path / "run.pt")}  # fmt: skip
     fit(ELR(), colourful, epochs=1, **options)
     resumed = fit(ELR(), colourful, epochs=3, **options)
     del options["checkpoint"]
@@ -229,15 +226,21 @@ def test_a_compiled_network_computes_the_same(network, images, precision, mode):
 def test_fit_compiles_on_cuda_alone(colourful):
     options = {"network": small, "epochs": 1, "progress": False, "device": "cpu"}
     method = CrossEntropy()
-    fit(method, colourful, compiled=True, **options)
+    fit(method, colourful, **options, options=Options(compiled=True))
     assert method.network._compiled_call_impl is None
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", [True, "reduce-overhead"])
 def test_a_compiled_network_learns_as_well(colourful, mode):
-    options = {"network": small, "epochs": 8, "batch_size": 20, "progress": False, "device": "cuda"}
+    options = {
+        "network": small,
+        "epochs": 8,
+        "progress": False,
+        "device": "cuda",
+        "options": Options(batch_size=20),
+    }
     plain = fit(CrossEntropy(), colourful, **options)
-    compiled = fit(CrossEntropy(), colourful, compiled=mode, **options)
+    compiled = fit(CrossEntropy(), colourful, **options, options=Options(compiled=mode))
     assert compiled.settings["precision"] == "bfloat16"
     assert abs(plain.best() - compiled.best()) < 0.1

@@ -14,14 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
-from nlcourse.methods.afm import (
-    AttentiveFeatureMixup,
-    PairAttention,
-    mixed_loss,
-)
-from nlcourse.models import mlp
-from nlcourse.training import fit
+from nlcourse.base import Batch
+from nlcourse.methods.afm import AttentiveFeatureMixup, PairAttention, mixed_loss
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import mlp
 
 # --- the pieces ---
 
@@ -153,10 +149,7 @@ def noisy():
 
 
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path):
-    run = functools.partial(
-        fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2),
-        epochs=4, seed=3, progress=False, device="cpu",
-    )  # fmt: skip
+    run = functools.partial(fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2), epochs=4, seed=3, progress=False, device="cpu")  # fmt: skip
     whole, stop, path = run(AttentiveFeatureMixup()), threading.Event(), tmp_path / "run.pt"
     run(
         AttentiveFeatureMixup(), checkpoint=path, stop=stop,
@@ -168,11 +161,8 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path):
 
 
 def test_it_learns_with_batch_norm_and_augmentation(noisy):
-    from nlcourse.batches import Augment
+    from nlcourse.datasets.augment import Augment
 
-    history = fit(
-        AttentiveFeatureMixup(), noisy, network="small-cnn", epochs=8, augment=Augment(crop=1),
-        progress=False, device="cpu",
-    )  # fmt: skip
+    history = fit(AttentiveFeatureMixup(), noisy, network="small-cnn", epochs=8, progress=False, options=Options(augment=Augment(crop=1), device="cpu"))  # fmt: skip
     assert history.last["train_loss"] < history.rows[0]["train_loss"]
     assert history.best() > 0.4

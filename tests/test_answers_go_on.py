@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from lesson_cells import LESSONS, only, run_cells
+from nlcourse.checks import check
 from test_exercises import ALTERNATIVES
 
-from nlcourse.checks import check, memory
-from nlcourse.checks.exercise import exercises
+from nlcourse.lessons.checks import memory
+from nlcourse.lessons.checks.exercise import exercises
 from nlcourse.methods import CoTeaching, CrossEntropy, DivideMix
+from nlcourse.panels.state import Settings
 from nlcourse.training import fit
-from nlcourse.widgets.state import Settings
 
 # Words of the cells to run after the check, for each exercise.
 CELLS = {
@@ -60,7 +61,7 @@ def lesson_after(number: str, function) -> dict:
 @pytest.mark.parametrize(("number", "function"), ANSWERS)
 def test_the_cells_after_the_check_take_every_right_answer(number, function):
     names = lesson_after(number, function)
-    quick = {"epochs": 2, "device": "cpu", "progress": False}
+    quick = {"epochs": 2, "progress": False, "device": "cpu"}
     if number == "7.2":
         fit(names["OneNetwork"](0.4), names["noisy"], **quick)
         fit(CoTeaching(0.4, select=names["small_loss_indices"]), names["noisy"], **quick)

@@ -9,13 +9,15 @@ import threading
 import pytest
 from torch.nn import functional as F
 
-from nlcourse import board, datasets, noise, recipes
+from nlcourse import datasets, noise
+from nlcourse.experiments import recipes
+from nlcourse.lessons.l13 import board
+from nlcourse.lessons.l13 import panel as rooms
+from nlcourse.lessons.l13.panel import MOST, Arena, Bouts, Match, MatchSettings, board_rows
 from nlcourse.methods import Method
+from nlcourse.panels import Goal
+from nlcourse.panels.state import MAX_TRIES
 from nlcourse.training import fit
-from nlcourse.widgets import Goal
-from nlcourse.widgets import arena as rooms
-from nlcourse.widgets.arena import MOST, Arena, Bouts, Match, MatchSettings, board_rows
-from nlcourse.widgets.state import MAX_TRIES
 
 WAIT = 60
 
@@ -89,7 +91,7 @@ def test_a_students_method_trains_as_cross_entropy_does_but_for_its_loss(digits)
     match = panel(digits, own={"mine": Mine}, chosen=None).try_out("mine")
     noisy = noise.inject(digits, "symmetric", 0.4, seed=0)
     options = recipes.find("classroom", "cross-entropy").options() | {"epochs": 3}
-    expected = fit(Mine(), noisy, progress=False, device="cpu", **options)
+    expected = fit(Mine(), noisy, progress=False, **options, device="cpu")
     assert match.histories["mine"]["test_accuracy"] == expected["test_accuracy"]
 
 

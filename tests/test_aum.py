@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods.aum import (
     AUM,
     PASSES,
@@ -22,12 +22,12 @@ from nlcourse.methods.aum import (
     threshold_sets,
     widen,
 )
-from nlcourse.models import mlp, small_cnn
-from nlcourse.preact_resnet import preact_resnet18
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import mlp, small_cnn
+from nlcourse.training.preact_resnet import preact_resnet18
 
 SMALL = functools.partial(mlp, hidden=(32,))
-FIT = {"network": SMALL, "device": "cpu", "progress": False}
+FIT = {"network": SMALL, "progress": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -273,9 +273,11 @@ def test_a_run_taken_up_again_ends_the_same(noisy, tmp_path, stop_after):
     whole, parts = AUM(3), [AUM(3), AUM(3), AUM(3)]
     expected = fit(whole, noisy, epochs=5, **FIT)
     file = tmp_path / "run.pt"
-    fit(parts[0], noisy, epochs=stop_after, checkpoint=file, **FIT)
-    got = fit(parts[1], noisy, epochs=5, checkpoint=file, **FIT)
-    fit(parts[2], noisy, epochs=5, checkpoint=file, **FIT)  # nothing is left to train
+    fit(parts[0], noisy, epochs=stop_after, **FIT, options=Options(checkpoint=file))
+    got = fit(parts[1], noisy, epochs=5, **FIT, options=Options(checkpoint=file))
+    fit(
+        parts[2], noisy, epochs=5, **FIT, options=Options(checkpoint=file)
+    )  # nothing is left to train
     for column in ("train_loss", "test_accuracy"):
         assert got[column] == expected[column]
     for part in parts[1:]:

@@ -5,8 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlcourse import batches
-from nlcourse.batches import Augment, Batches, Images
+from nlcourse.datasets.augment import Augment
+from nlcourse.training import batches
+from nlcourse.training.batches import Batches, Images
 
 
 def some_images(count=12, channels=3, side=8, dtype=torch.uint8, seed=0):
@@ -44,7 +45,7 @@ def test_an_epoch_meets_every_example_once(count, batch_size, seed):
     assert all(len(batch.index) == batch_size for batch in met[:-1])
     for batch in met:
         assert torch.equal(batch.labels, batches.labels[batch.index])
-        assert torch.equal(batch.images, batches.images.get(batch.index))
+        assert torch.equal(batch.images, batches.images(batch.index))
 
 
 def test_one_seed_gives_the_same_batches_bit_for_bit():

@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nlcourse import board, datasets, noise
-from nlcourse.history import COLUMNS, History
+from nlcourse import datasets, noise
+from nlcourse.lessons.l13 import board
 from nlcourse.methods import CrossEntropy
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.history import COLUMNS, History
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,9 @@ def history_of(*accuracies: float, method="Mine()") -> History:
         dict.fromkeys(COLUMNS, 0.0) | {"epoch": i + 1, "seconds": 0.5, "test_accuracy": value}
         for i, value in enumerate(accuracies)
     ]
-    return History(rows, {"method": method, "seed": 1, "network": "mlp", "augment": "None"})
+    return History(
+        rows, {"method": method, "seed": 1, "network": "mlp", "options": Options(augment="None")}
+    )
 
 
 # --- rows ---

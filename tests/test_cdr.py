@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.cdr import (
     CDR,
@@ -22,8 +22,8 @@ from nlcourse.methods.cdr import (
     is_weight,
     paper_direction,
 )
-from nlcourse.models import mlp, small_cnn
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import mlp, small_cnn
 
 
 def drawn(*shape, seed=0):
@@ -364,7 +364,13 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(momentum, tmp_path):
     data = noise.inject(datasets.load("digits").subset(200), "symmetric", 0.4, seed=0)
     network = functools.partial(mlp, hidden=(32,))
     run = functools.partial(
-        fit, data=data, network=network, epochs=4, progress=False, device="cpu", momentum=0.0
+        fit,
+        data=data,
+        network=network,
+        epochs=4,
+        progress=False,
+        device="cpu",
+        options=Options(momentum=0.0),
     )
     whole_method, method = CDR(0.4, momentum=momentum), CDR(0.4, momentum=momentum)
     whole = run(whole_method)

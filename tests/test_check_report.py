@@ -5,8 +5,8 @@ from __future__ import annotations
 import nbformat
 import pytest
 
-from nlcourse.checks import report
-from nlcourse.checks.report import ReportError, check_notebook
+from nlcourse.lessons.checks import report
+from nlcourse.lessons.checks.report import ReportError, check_notebook
 
 FORGET_RATE = """\
 def forget_rate(epoch, noise_rate, ramp_epochs, exponent=1.0):

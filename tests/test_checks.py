@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 
+import nlcourse.checks
 import pytest
 import torch
+from nlcourse.checks import CheckFailed, check, hint, progress
 
-import nlcourse.checks
-from nlcourse.checks import CheckFailed, check, checking, exercise, hint, hints, memory, progress
-from nlcourse.checks.exercise import exercises, find
-from nlcourse.checks.show import canonical, describe, describe_call, fresh
+from nlcourse.lessons.checks import checking, exercise, hints, memory
+from nlcourse.lessons.checks.exercise import exercises, find
+from nlcourse.lessons.checks.show import canonical, describe, describe_call, fresh
 
 REFERENCE = find("7.2").reference
 ALL = len(exercises())
@@ -420,7 +421,7 @@ def test_contract_names_are_there():
 
 def test_two_exercises_of_one_name_are_refused(monkeypatch):
     double = find("7.2")
-    monkeypatch.setattr("nlcourse.checks.lesson_00.EXERCISES", (double,))
+    monkeypatch.setattr("nlcourse.lessons.l00.exercises.EXERCISES", (double,))
     with pytest.raises(ValueError, match="its own number"):
         exercise.exercises.__wrapped__()
 
@@ -434,7 +435,7 @@ def test_report_loads_without_torch_and_check_without_jupyter():
     code = (
         "import sys\n"
         "sys.modules.update(dict.fromkeys(['IPython', 'ipywidgets', 'matplotlib', 'nbformat']))\n"
-        "import nlcourse.checks.report\n"
+        "import nlcourse.lessons.checks.report\n"
         "assert 'torch' not in sys.modules\n"
         "from nlcourse.checks import check\n"
         "def share_of_wrong_labels(given_labels, true_labels):\n"
@@ -447,7 +448,7 @@ def test_report_loads_without_torch_and_check_without_jupyter():
 
 
 def test_message_survives_a_console_without_check_marks():
-    code = "from nlcourse.checks.checking import say; say('✓ fine')"
+    code = "from nlcourse.lessons.checks.checking import say; say('✓ fine')"
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from nlcourse import board, cli, course, datasets, noise, training
-from nlcourse.checks.report import ReportError
-from nlcourse.history import History
+from nlcourse import datasets, noise, training
+from nlcourse.course import cli
+from nlcourse.course import paths as course
+from nlcourse.lessons.checks.report import ReportError
+from nlcourse.lessons.l13 import board
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import fit
+from nlcourse.training.history import History
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -250,7 +253,7 @@ def test_lab_really_serves_and_asks_for_its_token(root, tmp_path, monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "JUPYTER_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with open(tmp_path / "log", "w+") as log:
-        command = [sys.executable, "-P", "-m", "nlcourse.cli", "lab", "--", "--port=0"]
+        command = [sys.executable, "-P", "-m", "nlcourse.course.cli", "lab", "--", "--port=0"]
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
             base, token = wait_for_address(tmp_path / "log", server)
@@ -304,7 +307,7 @@ def checked(monkeypatch):
         return FakeReport("done" in path.read_text())
 
     module = types.SimpleNamespace(check_notebook=check_notebook, ReportError=ReportError)
-    monkeypatch.setitem(sys.modules, "nlcourse.checks.report", module)
+    monkeypatch.setitem(sys.modules, "nlcourse.lessons.checks.report", module)
     return calls
 
 
@@ -546,7 +549,7 @@ def test_reproduce_adds_rows_to_the_results_and_goes_on(root, capsys):
 
 def test_board_merges_others_and_writes_the_page(tmp_path, capsys):
     data = noise.inject(datasets.load("digits").subset(100), "symmetric", 0.2, seed=0)
-    history = fit(CrossEntropy(), data, epochs=1, device="cpu", progress=False)
+    history = fit(CrossEntropy(), data, epochs=1, progress=False, device="cpu")
     for student in ("ada", "emmy"):
         board.add(history, student, data=data, noise="symmetric", path=tmp_path / f"{student}.csv")
     paths = [str(tmp_path / name) for name in ("class.csv", "ada.csv", "emmy.csv")]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods import CoTeaching, CoTeachingPlus
 from nlcourse.methods.co_teaching import small_loss_indices
 from nlcourse.methods.co_teaching_plus import disagreement, small_loss_among
@@ -155,7 +155,13 @@ def test_decoupling_trains_each_network_on_every_disagreement():
 def test_one_seed_gives_one_history():
     data = noise.inject(datasets.load("digits").subset(200), "symmetric", 0.4, seed=0)
     runs = [
-        fit(CoTeachingPlus(0.4, 2, warm_up=1), data, epochs=3, device="cpu", progress=False)
+        fit(
+            CoTeachingPlus(0.4, 2, warm_up=1),
+            data,
+            epochs=3,
+            progress=False,
+            device="cpu",
+        )
         for _ in range(2)
     ]
     for column in ("train_loss", "test_accuracy", "label_precision", "label_recall"):

@@ -14,7 +14,7 @@ from sklearn.decomposition import PCA
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch, Images
+from nlcourse.base import Batch
 from nlcourse.methods.curriculum import (
     CurriculumNet,
     density_subsets,
@@ -23,12 +23,13 @@ from nlcourse.methods.curriculum import (
     split_by_density,
 )
 from nlcourse.methods.features import all_features, features
-from nlcourse.models import mlp, nine_layer_cnn, small_cnn
-from nlcourse.preact_resnet import preact_resnet18
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
+from nlcourse.training.networks import mlp, nine_layer_cnn, small_cnn
+from nlcourse.training.preact_resnet import preact_resnet18
 
 SMALL = functools.partial(mlp, hidden=(32,), dropout=0.2)
-FIT = {"network": SMALL, "device": "cpu", "progress": False}
+FIT = {"network": SMALL, "progress": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def test_all_features_are_taken_in_evaluation_mode_and_leave_the_mode(noisy):
     torch.manual_seed(0)
     network = SMALL((1, 8, 8), 10).train()
     images = Images(noisy.images, noisy.mean, noisy.std)
-    seen = all_features(network, images)
+    seen = all_features(network, images.get, len(images))
     assert network.training
     assert not seen.requires_grad
     torch.testing.assert_close(seen, features(network.eval(), images.get(slice(None))))
@@ -201,7 +202,9 @@ def test_the_stages_and_who_takes_part(noisy):
 def test_the_split_is_that_of_the_first_networks_features(noisy):
     method = CurriculumNet(2, 1)
     fit(method, noisy, epochs=3, **FIT)
-    seen = all_features(method.networks[0], Images(noisy.images, noisy.mean, noisy.std))
+    seen = all_features(
+        method.networks[0], Images(noisy.images, noisy.mean, noisy.std).get, len(noisy.labels)
+    )
     assert torch.equal(method.subsets, density_subsets(seen, noisy.labels, 10))
 
 
@@ -251,9 +254,9 @@ def test_a_run_taken_up_again_ends_the_same(noisy, tmp_path, stop_after):
     whole, part, last = (CurriculumNet(2, 1) for _ in range(3))
     expected = fit(whole, noisy, epochs=6, **FIT)
     file = tmp_path / "run.pt"
-    fit(CurriculumNet(2, 1), noisy, epochs=stop_after, checkpoint=file, **FIT)
-    got = fit(part, noisy, epochs=6, checkpoint=file, **FIT)
-    fit(last, noisy, epochs=6, checkpoint=file, **FIT)
+    fit(CurriculumNet(2, 1), noisy, epochs=stop_after, **FIT, options=Options(checkpoint=file))
+    got = fit(part, noisy, epochs=6, **FIT, options=Options(checkpoint=file))
+    fit(last, noisy, epochs=6, **FIT, options=Options(checkpoint=file))
     for column in ("train_loss", "test_accuracy"):
         assert got[column] == expected[column]
     for method in (part, last):

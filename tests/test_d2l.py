@@ -10,15 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
-from nlcourse.methods.d2l import (
-    D2L,
-    intrinsic_dimension,
-    is_turning_point,
-    label_weight,
-)
-from nlcourse.models import mlp
+from nlcourse.base import Batch
+from nlcourse.methods.d2l import D2L, intrinsic_dimension, is_turning_point, label_weight
 from nlcourse.training import fit
+from nlcourse.training.networks import mlp
 
 
 def drawn(*shape, seed=0):
@@ -163,7 +158,13 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(tmp_path):
     data = noise.inject(datasets.load("digits").subset(200), "symmetric", 0.6, seed=0)
     network = functools.partial(mlp, hidden=(32,))
     run = functools.partial(
-        fit, data=data, network=network, epochs=12, lr=0.1, progress=False, device="cpu"
+        fit,
+        data=data,
+        network=network,
+        epochs=12,
+        lr=0.1,
+        progress=False,
+        device="cpu",
     )
 
     def make():

@@ -1,4 +1,4 @@
-"""Tests of nlcourse.datasets and nlcourse.files: small files of their own, no network."""
+"""Tests of nlcourse.datasets and nlcourse.datasets.files: small files of their own, no network."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 from torchvision import datasets as torchvision_datasets
 from torchvision.datasets.utils import download_url
 
-from nlcourse import datasets, files, noise, real_sets
+from nlcourse import datasets, noise
+from nlcourse.datasets import files
+from nlcourse.datasets import photographs as real_sets
 
 pytestmark = pytest.mark.usefixtures("offline")
 

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Augment, Batch
+from nlcourse.base import Batch
+from nlcourse.datasets.augment import Augment
 from nlcourse.methods import CrossEntropy, DivideMix
 from nlcourse.methods.dividemix import (
     MIXTURE,
@@ -34,8 +35,8 @@ from nlcourse.methods.dividemix import (
     unsupervised_weight,
 )
 from nlcourse.methods.joint import prior_loss
-from nlcourse.models import mlp
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import mlp
 
 SMALL = functools.partial(mlp, hidden=(16,), dropout=0.2)
 QUICK = {"warm_up": 1, "views": 1}
@@ -61,7 +62,13 @@ def noisy():
 
 
 def run(method, data, **changes):
-    options = {"network": SMALL, "epochs": 4, "seed": 3, "device": "cpu", "progress": False}
+    options = {
+        "network": SMALL,
+        "epochs": 4,
+        "seed": 3,
+        "progress": False,
+        "device": "cpu",
+    }
     return fit(method, data, **options | changes)
 
 
@@ -521,7 +528,7 @@ def test_losses_are_those_of_the_networks_in_evaluation_mode(noisy):
         def _measure(self, batches):
             super()._measure(batches)
             self.eval()
-            images = batches.images.get(slice(None))
+            images = batches.images(slice(None))
             for number, network in enumerate(self.networks):
                 with torch.no_grad():
                     logits = network(images)
@@ -607,7 +614,7 @@ def test_bad_settings_are_refused(changes, words):
 @pytest.mark.parametrize("changes", [{}, {"average_losses": 3, "views": 2}])
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(changes, noisy, tmp_path):
     make = functools.partial(DivideMix, **QUICK | changes)
-    options = {"epochs": 6, "augment": Augment(crop=1)}
+    options = {"epochs": 6, "options": Options(augment=Augment(crop=1))}
     whole_method, method = make(), make()
     whole = run(whole_method, noisy, **options)
     stop, path = threading.Event(), tmp_path / "run.pt"

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from nlcourse import datasets, noise
-from nlcourse.early_stopping import EarlyStopping, hold_out
-from nlcourse.history import COLUMNS, History
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import fit
+from nlcourse.training.early_stopping import EarlyStopping, hold_out
+from nlcourse.training.history import COLUMNS, History
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,12 @@ def test_it_watches_the_given_labels_of_those_held_out(noisy):
     method = CrossEntropy()
     watch = EarlyStopping(method, noisy, share=0.2)
     history = fit(
-        method, watch.training_part, epochs=4, progress=False, device="cpu", on_epoch=watch
+        method,
+        watch.training_part,
+        epochs=4,
+        progress=False,
+        on_epoch=watch,
+        device="cpu",
     )
     assert len(watch.accuracies) == 4
     _, out = hold_out(noisy, 0.2)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.elr import (
     CLAMP,
@@ -26,8 +26,8 @@ from nlcourse.methods.elr import (
     regularizer_gradient,
     update_targets,
 )
-from nlcourse.models import mlp
 from nlcourse.training import fit
+from nlcourse.training.networks import mlp
 
 WITHOUT_PARTS = {"networks": 1, "weight_averaging": False, "mixup": False}
 
@@ -484,7 +484,13 @@ def noisy(digits):
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(make, noisy, tmp_path):
     network = functools.partial(mlp, hidden=(32,), dropout=0.2)
     run = functools.partial(
-        fit, data=noisy, network=network, epochs=5, seed=3, progress=False, device="cpu"
+        fit,
+        data=noisy,
+        network=network,
+        epochs=5,
+        seed=3,
+        progress=False,
+        device="cpu",
     )
     whole_method, method = make(0.9, 7.0), make(0.9, 7.0)
     whole = run(whole_method)

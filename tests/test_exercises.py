@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
 from nlcourse.checks import hint
-from nlcourse.checks.engine import examine, fingerprint, prepare, undisturbed
-from nlcourse.checks.exercise import exercises
-from nlcourse.checks.hints import LEVELS, text_of
+
+from nlcourse.lessons.checks.engine import examine, fingerprint, prepare, undisturbed
+from nlcourse.lessons.checks.exercise import exercises
+from nlcourse.lessons.checks.hints import LEVELS, text_of
 
 LESSONS = Path(__file__).resolve().parent.parent / "notebooks" / "lessons"
 EXERCISES = exercises()

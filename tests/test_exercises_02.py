@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlcourse.checks.engine import examine
-from nlcourse.checks.exercise import exercises
+from nlcourse.lessons.checks.engine import examine
+from nlcourse.lessons.checks.exercise import exercises
 
 
 def sensitivity_by_loop(network, images, labels):

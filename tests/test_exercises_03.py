@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nlcourse import noise
-from nlcourse.checks import lesson_03
-from nlcourse.checks.engine import examine
-from nlcourse.checks.exercise import exercises
+from nlcourse.lessons.checks.engine import examine
+from nlcourse.lessons.checks.exercise import exercises
+from nlcourse.lessons.l03 import exercises as lesson_03
 
 
 def symmetric_by_loop(num_classes, rate, include_true=False):

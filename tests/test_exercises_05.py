@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from nlcourse.checks.lesson_05 import estimate_noise_rate, irreducible_loss, step_schedule
+from nlcourse.lessons.l05.exercises import estimate_noise_rate, irreducible_loss, step_schedule
 
 
 def schedule_by_loop(epoch, lr, milestones, factor):

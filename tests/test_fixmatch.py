@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlcourse import datasets
-from nlcourse.batches import Augment
+from nlcourse.datasets.augment import Augment
 from nlcourse.methods.fixmatch import STRONG, FixMatch, draw_labelled, pseudo_label_loss
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def digits():
 
 
 def run(method, data, **changes):
-    options = {"epochs": 2, "seed": 3, "device": "cpu", "progress": False}
+    options = {"epochs": 2, "seed": 3, "progress": False, "device": "cpu"}
     return fit(method, data, **options | changes)
 
 
@@ -97,7 +97,7 @@ def test_one_view_is_weak_and_one_is_strong(digits):
 
     class Watch(FixMatch):
         def _loss_of(self, batch, *, batches, other):
-            plain = batches.images.get(other)
+            plain = batches.images(other)
             self.network.register_forward_pre_hook(
                 lambda module, inputs: seen.append((inputs[0].clone(), plain, len(batch.index)))
             )
@@ -129,7 +129,7 @@ def test_without_the_unlabelled_part_it_is_supervised(digits):
 
 
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(digits, tmp_path):
-    options = {"epochs": 4, "augment": Augment(crop=1)}
+    options = {"epochs": 4, "options": Options(augment=Augment(crop=1))}
     whole = run(FixMatch(per_class=2), digits, **options)
     stop, path = threading.Event(), tmp_path / "run.pt"
     run(

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from nlcourse import files, human_noise, noise
+from nlcourse import noise
+from nlcourse.datasets import files
+from nlcourse.noise import human as human_noise
 
 ROOT = Path(__file__).resolve().parent.parent
 # Shares of wrong labels as counted in the released label files (the README there says 9.03 %).

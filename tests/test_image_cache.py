@@ -1,4 +1,4 @@
-"""Tests of nlcourse.image_cache: small photographs made here, killed and damaged decodings."""
+"""The cache of images: small photographs made here, killed and damaged decodings."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from nlcourse import image_cache
-from nlcourse.files import DataError
-from nlcourse.image_cache import Decoding, cached_images, decode
+from nlcourse.datasets import image_cache
+from nlcourse.datasets.files import DataError
+from nlcourse.datasets.image_cache import Decoding, cached_images, decode
 
 QUIET = {"size": 16, "progress": False, "workers": 2}
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, recipes
-from nlcourse.batches import Batch, Images
+from nlcourse import datasets, noise
+from nlcourse.base import Batch
+from nlcourse.experiments import recipes
 from nlcourse.methods.iterative_cv import (
     IterativeCV,
     _mean_of,
@@ -22,8 +23,9 @@ from nlcourse.methods.iterative_cv import (
     noise_rate_from_agreement,
     noise_rate_of_selected,
 )
-from nlcourse.models import mlp
 from nlcourse.training import fit
+from nlcourse.training.batches import Images
+from nlcourse.training.networks import mlp
 
 # --- the noise rate ---
 
@@ -126,7 +128,12 @@ def noisy(digits):
 
 
 def run(method, data, epochs, **options):
-    options = {"network": SMALL, "seed": 3, "progress": False, "device": "cpu"} | options
+    options = {
+        "network": SMALL,
+        "seed": 3,
+        "progress": False,
+        "device": "cpu",
+    } | options
     return fit(method, data, epochs=epochs, **options)
 
 

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, recipes
-from nlcourse.batches import Batch
+from nlcourse import datasets, noise
+from nlcourse.base import Batch
+from nlcourse.experiments import recipes
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.joint import (
     FromSoftLabels,
@@ -27,8 +28,8 @@ from nlcourse.methods.joint import (
     prior_loss,
     soft_labels,
 )
-from nlcourse.models import mlp
 from nlcourse.training import fit
+from nlcourse.training.networks import mlp
 
 SMALL = functools.partial(mlp, hidden=(16,), dropout=0.2)
 
@@ -237,7 +238,15 @@ class Diary(JointOptimization):
 @pytest.mark.parametrize("update", ["soft", "hard", hard_labels])
 def test_labels_are_the_mean_of_what_was_said_in_training(noisy, update):
     method = Diary(begin=4, average=3, update=update)
-    fit(method, noisy, network=SMALL, epochs=9, seed=0, device="cpu", progress=False)
+    fit(
+        method,
+        noisy,
+        network=SMALL,
+        epochs=9,
+        seed=0,
+        progress=False,
+        device="cpu",
+    )
     given_labels = F.one_hot(noisy.labels, 10).float()
     for epoch in range(4):
         assert torch.equal(method.learned_from[epoch], given_labels)
@@ -252,7 +261,15 @@ def test_labels_are_the_mean_of_what_was_said_in_training(noisy, update):
 
 def test_an_update_of_k_changes_at_most_k_labels_an_epoch(noisy):
     method = Diary(begin=3, average=2, update=5)
-    fit(method, noisy, network=SMALL, epochs=10, seed=0, device="cpu", progress=False)
+    fit(
+        method,
+        noisy,
+        network=SMALL,
+        epochs=10,
+        seed=0,
+        progress=False,
+        device="cpu",
+    )
     labels = [*method.learned_from, method.current_labels]
     moved = [int((a != b).any(dim=1).sum()) for a, b in zip(labels, labels[1:], strict=False)]
     assert moved[:2] == [0, 0]
@@ -276,7 +293,13 @@ def test_the_loss_is_the_papers_sum():
 
 
 def test_without_penalties_and_before_the_first_update_it_is_cross_entropy(noisy):
-    options = {"network": SMALL, "epochs": 3, "seed": 0, "device": "cpu", "progress": False}
+    options = {
+        "network": SMALL,
+        "epochs": 3,
+        "seed": 0,
+        "progress": False,
+        "device": "cpu",
+    }
     joint = fit(JointOptimization(0, 0, begin=3, average=1), noisy, **options)
     plain = fit(CrossEntropy(), noisy, **options)
     assert joint["train_loss"] == pytest.approx(plain["train_loss"], rel=1e-5)
@@ -300,7 +323,13 @@ def test_a_students_pieces_are_used(noisy):
         entropy_loss=spy("entropy", entropy_loss),
         next_labels=spy("next", next_labels),
     )
-    options = {"network": SMALL, "epochs": 4, "seed": 0, "device": "cpu", "progress": False}
+    options = {
+        "network": SMALL,
+        "epochs": 4,
+        "seed": 0,
+        "progress": False,
+        "device": "cpu",
+    }
     theirs = fit(method, noisy, **options)
     assert calls == {"update", "prior", "entropy", "next"}
     ours = fit(JointOptimization(begin=2, average=2, update="hard"), noisy, **options)
@@ -313,7 +342,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(noisy, tmp_path, stopped_after, updat
     def run(**options):
         method = JointOptimization(begin=4, average=3, update=update)
         history = fit(
-            method, noisy, network=SMALL, epochs=8, device="cpu", progress=False, **options
+            method,
+            noisy,
+            network=SMALL,
+            epochs=8,
+            progress=False,
+            **options,
+            device="cpu",
         )
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
         return str(rows), method.state_dict()
@@ -332,7 +367,13 @@ def test_a_stopped_run_goes_on_bit_for_bit(noisy, tmp_path, stopped_after, updat
 
 
 def test_built_again_it_has_forgotten_its_labels(noisy):
-    options = {"network": SMALL, "epochs": 4, "seed": 0, "device": "cpu", "progress": False}
+    options = {
+        "network": SMALL,
+        "epochs": 4,
+        "seed": 0,
+        "progress": False,
+        "device": "cpu",
+    }
     method = JointOptimization(begin=2, average=2)
     first, second = (fit(method, noisy, **options)["train_loss"] for _ in "12")
     assert first == second
@@ -344,7 +385,15 @@ def test_built_again_it_has_forgotten_its_labels(noisy):
 def test_the_second_step_learns_from_the_labels_it_was_given(noisy):
     y = draw(5, 200, 10).float()
     method = FromSoftLabels(y)
-    fit(method, noisy, network=SMALL, epochs=2, seed=0, device="cpu", progress=False)
+    fit(
+        method,
+        noisy,
+        network=SMALL,
+        epochs=2,
+        seed=0,
+        progress=False,
+        device="cpu",
+    )
     assert torch.equal(method.current_labels, y)
     method.eval()
     batch = Batch(torch.randn(5, 1, 8, 8), torch.zeros(5, dtype=torch.int64), torch.arange(3, 8))
@@ -414,7 +463,7 @@ def test_at_40_percent_noise_it_ends_well_above_cross_entropy(seed):
     data = noise.inject(datasets.load("digits"), "symmetric", 0.4, seed=seed)
     recipe = recipes.find("classroom", "joint-optimization")
     weights, options = recipe.arguments, recipe.options()
-    options |= {"seed": seed, "device": "cpu", "progress": False}
+    options |= {"seed": seed, "progress": False, "device": "cpu"}
     method = JointOptimization(**weights)
     joint = fit(method, data, **options).last["test_accuracy"]
     plain = fit(CrossEntropy(), data, **options).last["test_accuracy"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lesson_cells import LESSONS, run_cells
 
-from nlcourse import results
+from nlcourse.experiments import results
 
 LESSON = LESSONS / "08_finding_wrong_labels.py"
 SEEDS = range(5)

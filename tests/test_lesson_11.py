@@ -6,7 +6,7 @@ import re
 
 from lesson_cells import LESSONS, only, run_cells
 
-from nlcourse import papers, results
+from nlcourse.experiments import papers, results
 
 LESSON = LESSONS / "11_dividemix.py"
 

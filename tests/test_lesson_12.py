@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lesson_cells import LESSONS, ended, only, run_cells
 
-from nlcourse import results
+from nlcourse.experiments import results
 
 LESSON = LESSONS / "12_cdr.py"
 

@@ -6,10 +6,10 @@ from statistics import mean
 
 import pytest
 from lesson_cells import LESSONS, code_cells, ended, only, run_cells
+from nlcourse.checks import check, hint
 from scipy.stats import spearmanr
 
-from nlcourse import papers, results
-from nlcourse.checks import check, hint
+from nlcourse.experiments import papers, results
 
 LESSON = LESSONS / "13_arena.py"
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from nlcourse.linear import DivergedError
 from torch.nn import functional as F
 
 from nlcourse import linear
-from nlcourse.linear import DivergedError
 
 SEEDS = range(5)
 SHAPES = {"n": st.integers(1, 12), "p": st.integers(1, 9), "seed": st.integers(0, 2**31)}
@@ -473,9 +473,9 @@ def test_below_the_region_not_all_labels_are_fitted():
 def test_the_three_claims_in_a_network_on_digits(seed):
     """What lesson 04 measures with seed 0, for five seeds."""
     from nlcourse import datasets, noise
-    from nlcourse.batches import Images
     from nlcourse.methods import CrossEntropy
     from nlcourse.training import fit
+    from nlcourse.training.batches import Images
 
     data = noise.inject(datasets.load("digits"), "symmetric", 0.4, seed=seed)
     images = Images(data.images, data.mean, data.std).get(slice(None))
@@ -497,7 +497,14 @@ def test_the_three_claims_in_a_network_on_digits(seed):
         measured.append((cosine, *(pull[g].mean().item() for g in (~data.is_wrong, data.is_wrong))))
 
     history = fit(
-        method, data, epochs=60, lr=0.05, seed=seed, device="cpu", on_epoch=measure, progress=False
+        method,
+        data,
+        epochs=60,
+        lr=0.05,
+        seed=seed,
+        on_epoch=measure,
+        progress=False,
+        device="cpu",
     )
     cosines, clean, wrong = zip(*measured, strict=True)
     assert cosines[0] > 0.5 > cosines[-1]

@@ -8,9 +8,9 @@ import re
 import pytest
 
 from nlcourse import linear
-from nlcourse.widgets import Goal
-from nlcourse.widgets.linear_explorer import LinearExplorer, LinearSettings, compute
-from nlcourse.widgets.state import MAX_TRIES
+from nlcourse.lessons.l04.panel import LinearExplorer, LinearSettings, compute
+from nlcourse.panels import Goal
+from nlcourse.panels.state import MAX_TRIES
 
 WAIT = 30
 

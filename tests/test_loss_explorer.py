@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from nlcourse import losses
-from nlcourse.widgets import Goal, Parameter
-from nlcourse.widgets.loss_explorer import LOSSES, LossChoice, LossExplorer, draw_pull
+from nlcourse.lessons.l06.panel import LOSSES, LossChoice, LossExplorer, draw_pull
+from nlcourse.panels import Goal, Parameter
 
 
 def panel(**options) -> LossExplorer:

@@ -10,10 +10,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from nlcourse import datasets, losses, noise
-from nlcourse.batches import Batch
-from nlcourse.checks import lesson_06
+from nlcourse.base import Batch
+from nlcourse.lessons.l06 import exercises as lesson_06
 from nlcourse.methods.robust import ForwardCorrection, RobustLoss, TruncatedGCE
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 
 C = 4
 MATRIX = torch.tensor(
@@ -525,15 +525,17 @@ def test_a_run_that_was_cut_off_goes_on_as_if_it_had_not(make, tmp_path):
     noisy = noise.inject(datasets.load("digits"), "symmetric", 0.4, seed=1)
     options = {"seed": 1, "progress": False, "device": "cpu"}
     whole = fit(make(), noisy, epochs=5, **options)
-    fit(make(), noisy, epochs=3, checkpoint=tmp_path / "run.pt", **options)
-    resumed = fit(make(), noisy, epochs=5, checkpoint=tmp_path / "run.pt", **options)
+    fit(make(), noisy, epochs=3, **options, options=Options(checkpoint=tmp_path / "run.pt"))
+    resumed = fit(
+        make(), noisy, epochs=5, **options, options=Options(checkpoint=tmp_path / "run.pt")
+    )
     for column in ("test_accuracy", "train_loss", "wrong_as_given"):
         assert resumed[column] == whole[column]
 
 
 def test_other_settings_are_another_run(tmp_path):
     data = datasets.load("digits").subset(100)
-    options = {"epochs": 1, "progress": False, "checkpoint": tmp_path / "run.pt"}
+    options = {"epochs": 1, "progress": False, "options": Options(checkpoint=tmp_path / "run.pt")}
     fit(RobustLoss(losses.generalized_cross_entropy, q=0.7), data, **options)
     with pytest.raises(ValueError, match="another run"):
         fit(RobustLoss(losses.generalized_cross_entropy, q=0.6), data, **options)

@@ -10,10 +10,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from lesson_cells import LESSONS, code_cells, run_cells
-from torch.nn import functional as F
-
-from nlcourse import datasets, memorization
-from nlcourse.batches import Batch, Images
 from nlcourse.memorization import (
     Watch,
     critical_sample_ratio,
@@ -24,10 +20,15 @@ from nlcourse.memorization import (
     loss_sensitivity,
     unrolled_loss_sensitivity,
 )
+from torch.nn import functional as F
+
+from nlcourse import datasets, memorization
+from nlcourse.base import Batch
+from nlcourse.lessons.l02.adversarial import AdversarialTraining
 from nlcourse.methods import CrossEntropy
-from nlcourse.methods.adversarial import AdversarialTraining
-from nlcourse.models import mlp
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
+from nlcourse.training.networks import mlp
 
 SHAPE = (1, 3, 3)
 
@@ -115,7 +116,7 @@ def test_mode_comes_back_after_an_error():
 
 def test_unrolled_sensitivity_of_one_step_agrees_with_finite_differences():
     net, (images, labels) = network(), sample(n=4)
-    options = {"steps": 3, "lr": 0.2, "batch_size": 2}
+    options = {"steps": 3, "lr": 0.2, "options": Options(batch_size=2)}
     found = unrolled_loss_sensitivity(net, images, labels, generator=generator(), **options)
 
     def final_loss(train_images):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.mentornet import MentorNet, curriculum_weights
-from nlcourse.models import mlp
 from nlcourse.training import fit
+from nlcourse.training.networks import mlp
 
 # --- the weights ---
 
@@ -176,10 +176,7 @@ def digits():
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(digits, tmp_path):
     noisy = noise.inject(digits.subset(200), "symmetric", 0.4, seed=0)
     make = functools.partial(MentorNet, burn_in=2, soft_from=4)
-    run = functools.partial(
-        fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2),
-        epochs=6, seed=3, progress=False, device="cpu",
-    )  # fmt: skip
+    run = functools.partial(fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2), epochs=6, seed=3, progress=False, device="cpu")  # fmt: skip
     whole, stop, path = run(make()), threading.Event(), tmp_path / "run.pt"
     first = run(
         make(), checkpoint=path, stop=stop,

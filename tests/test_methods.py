@@ -12,16 +12,11 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods import METHODS, CoTeaching, CrossEntropy, Method
-from nlcourse.methods.co_teaching import (
-    crossed_losses,
-    forget_rate,
-    own_losses,
-    small_loss_indices,
-)
-from nlcourse.models import small_cnn
-from nlcourse.training import fit
+from nlcourse.methods.co_teaching import crossed_losses, forget_rate, own_losses, small_loss_indices
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import small_cnn
 
 # --- forget_rate ---
 
@@ -225,8 +220,13 @@ def test_every_method_learns_in_short_numbers(name):
     # As on a GPU: all losses are finite, though bfloat16 cannot tell 1 - 1e-4 from 1.
     noisy = noise.inject(datasets.load("digits").subset(200), "symmetric", 0.2)
     network = functools.partial(small_cnn, width=8)
-    options = {"network": network, "batch_size": 40, "progress": False, "device": "cpu"}
-    history = fit(make(name), noisy, epochs=3, precision="bfloat16", **options)
+    options = {
+        "network": network,
+        "progress": False,
+        "device": "cpu",
+        "options": Options(batch_size=40),
+    }
+    history = fit(make(name), noisy, epochs=3, **options, options=Options(precision="bfloat16"))
     assert np.isfinite(history["train_loss"]).all()
     assert history.settings["precision"] == "bfloat16"
 
@@ -265,7 +265,7 @@ def test_no_step_waits_for_the_gpu(name, settings):
         method.train_epoch = never_waiting(epoch)
     else:
         method.train_epoch = lambda batches, step: epoch(batches, never_waiting(step))
-    history = fit(method, noisy, network="small-cnn", epochs=4, device="cuda", progress=False)
+    history = fit(method, noisy, network="small-cnn", epochs=4, progress=False, device="cuda")
     assert np.isfinite(history["train_loss"]).all()
 
 

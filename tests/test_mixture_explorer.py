@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from nlcourse.methods.dividemix import DivideMix, clean_probability, co_divide
-from nlcourse.widgets import Goal
-from nlcourse.widgets.mixture_explorer import (
+from nlcourse.lessons.l11.panel import (
     MixtureExplorer,
     Split,
     area_under_curve,
     draw_split,
     split_of,
 )
+from nlcourse.methods.dividemix import DivideMix, clean_probability, co_divide
+from nlcourse.panels import Goal
 
 
 def panel(**options) -> MixtureExplorer:

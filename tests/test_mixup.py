@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from nlcourse.batches import Batch
+from nlcourse.base import Batch
 from nlcourse.methods.mixup import Mixup, draw_share, label_rows, mix_pairs, mixup
 
 

@@ -7,9 +7,9 @@ import torch
 import torchvision
 from torch import nn
 
-from nlcourse import resnet
-from nlcourse.files import DataError
-from nlcourse.models import NETWORKS, lenet, mlp, nine_layer_cnn
+from nlcourse.datasets.files import DataError
+from nlcourse.training import resnet
+from nlcourse.training.networks import NETWORKS, lenet, mlp, nine_layer_cnn
 
 SELF_MADE = [name for name in NETWORKS if name != "resnet50-imagenet"]  # that one needs a file
 

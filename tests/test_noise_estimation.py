@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nlcourse import noise
-from nlcourse import noise_estimation as est
+from nlcourse.noise import estimation as est
 
 
 def softmax_rows(n: int, classes: int, seed: int = 0) -> torch.Tensor:

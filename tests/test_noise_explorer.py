@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from nlcourse import datasets, human_noise, noise
-from nlcourse.widgets import noise_explorer as rooms
-from nlcourse.widgets.noise_explorer import LatestOnly, NoiseExplorer, NoiseSettings
-from nlcourse.widgets.state import MAX_TRIES, Goal
+from nlcourse import datasets, noise
+from nlcourse.lessons.l03 import panel as rooms
+from nlcourse.lessons.l03.panel import LatestOnly, NoiseExplorer, NoiseSettings
+from nlcourse.noise import human as human_noise
+from nlcourse.panels.state import MAX_TRIES, Goal
 
 WAIT = 30
 

@@ -10,9 +10,10 @@ import pytest
 from nbgrader.nbgraderformat.v3 import MetadataValidatorV3
 from nbgrader.preprocessors import CheckCellMetadata, ClearHiddenTests, ClearSolutions
 
-from nlcourse import notebooks, sources
-from nlcourse.course import Lesson
-from nlcourse.sources import LessonError
+from nlcourse.course import builder as notebooks
+from nlcourse.course import sources
+from nlcourse.course.paths import Lesson
+from nlcourse.course.sources import LessonError
 
 ADDRESS = "https://example.org/somewhere/else.git"
 LESSON = '''\

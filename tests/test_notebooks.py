@@ -12,9 +12,10 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nlcourse import course, notebooks
-from nlcourse.checks.exercise import exercises
-from nlcourse.sources import CHECK_CALL
+from nlcourse.course import builder as notebooks
+from nlcourse.course import paths as course
+from nlcourse.course.sources import CHECK_CALL
+from nlcourse.lessons.checks.exercise import exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = course.lessons(ROOT)

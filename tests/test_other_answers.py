@@ -11,7 +11,7 @@ from importlib import import_module
 import pytest
 from lesson_cells import LESSONS, run_cells
 
-from nlcourse.checks.exercise import find
+from nlcourse.lessons.checks.exercise import find
 
 
 @pytest.mark.slow

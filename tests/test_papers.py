@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nlcourse import papers, recipes
+from nlcourse.experiments import papers, recipes
 from nlcourse.methods import METHODS
 
 

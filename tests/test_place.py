@@ -8,9 +8,9 @@ import ipywidgets as W  # noqa: N812
 import pytest
 from ipywidgets.widgets.widget import _instances
 
-from nlcourse.widgets import Explorer, place
-from nlcourse.widgets.linear_explorer import LinearExplorer
-from nlcourse.widgets.noise_explorer import NoiseExplorer
+from nlcourse.lessons.l03.panel import NoiseExplorer
+from nlcourse.lessons.l04.panel import LinearExplorer
+from nlcourse.panels import Explorer, place
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from nlcourse import plots
-from nlcourse.history import COLUMNS, History
+from nlcourse.panels import plots
+from nlcourse.training.history import COLUMNS, History
 
 
 def make_history(test=(0.5, 0.9, 0.7), memorized=(0.1, 0.4, 0.8), **columns) -> History:
@@ -167,7 +167,7 @@ def test_show_sends_the_picture_once_with_its_description(monkeypatch):
 
 def test_pyplot_is_never_imported():
     code = (
-        "import nlcourse.plots, nlcourse.widgets, sys; "
+        "import nlcourse.panels.plots, nlcourse.panels, sys; "
         "assert 'matplotlib.pyplot' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nlcourse.preact_resnet import PreActBlock, preact_resnet18
+from nlcourse.training.preact_resnet import PreActBlock, preact_resnet18
 
 
 def count(network):

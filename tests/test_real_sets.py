@@ -12,10 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from nlcourse import datasets, image_cache, real_sets, training
-from nlcourse.batches import Images
-from nlcourse.datasets import UNKNOWN, DataError, load, load_folder
+from nlcourse import datasets, training
+from nlcourse.datasets import UNKNOWN, DataError, image_cache, load, load_folder
+from nlcourse.datasets import photographs as real_sets
 from nlcourse.methods import METHODS
+from nlcourse.training.batches import Images
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -584,10 +585,7 @@ def test_a_checkpoint_asks_for_the_key_and_does_not_read_the_images(
     photographs, tmp_path, monkeypatch
 ):
     def run(data, epochs):
-        return training.fit(
-            METHODS["cross-entropy"](), data, network="small-cnn", epochs=epochs, progress=False,
-            checkpoint=tmp_path / "run.pt",
-        )  # fmt: skip
+        return training.fit(METHODS["cross-entropy"](), data, network="small-cnn", epochs=epochs, progress=False, options=training.Options(checkpoint=tmp_path / "run.pt"))  # fmt: skip
 
     run(photographs, 1)
     monkeypatch.setattr(torch.Tensor, "contiguous", _refuse_images(torch.Tensor.contiguous))

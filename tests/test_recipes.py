@@ -7,10 +7,13 @@ import dataclasses
 import pytest
 import torch
 
-from nlcourse import datasets, files, noise, recipes, resnet
+from nlcourse import datasets, noise
+from nlcourse.datasets import files
+from nlcourse.experiments import recipes
 from nlcourse.methods import METHODS
-from nlcourse.models import NETWORKS
-from nlcourse.training import network_maker
+from nlcourse.training import resnet
+from nlcourse.training.loop import network_maker
+from nlcourse.training.networks import NETWORKS
 
 ALL = [(setting, name) for setting in recipes.settings() for name in recipes.names(setting)]
 INCLUDING = "symmetric-including-true"

@@ -9,7 +9,8 @@ import threading
 import pytest
 import torch
 
-from nlcourse import datasets, recipes, reproduce, results
+from nlcourse import datasets
+from nlcourse.experiments import recipes, reproduce, results
 
 
 class StopAfter(threading.Event):
@@ -42,7 +43,7 @@ def classroom(*names, seed=0):
 
 def work(jobs, table, tmp_path, data, **options):
     lines = []
-    options = {"epochs": 3, "device": "cpu", "progress": False, "say": lines.append} | options
+    options = {"epochs": 3, "progress": False, "device": "cpu", "say": lines.append} | options
     left = reproduce.run(jobs, table, tmp_path / "kept", data=data, **options)
     return left, lines
 

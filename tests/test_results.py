@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from nlcourse import datasets, results
-from nlcourse.acceleration import name_of
-from nlcourse.history import COLUMNS, History
+from nlcourse import datasets
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import DivergedError, fit
+from nlcourse.training.acceleration import name_of
+from nlcourse.training.history import COLUMNS, History
 
 
 @pytest.fixture
@@ -171,7 +172,7 @@ def test_a_row_names_the_device_that_trained(table, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device}")
     data = datasets.load("digits").subset(60)
-    history = fit(CrossEntropy(), data, epochs=1, device="cpu", progress=False)
+    history = fit(CrossEntropy(), data, epochs=1, progress=False, device="cpu")
     table.add({"method": "m", "rate": 0.0, "seed": 0} | results.summary(history))
     (row,) = results.load("some", table.path.parent)
     assert row["device"] == f"{platform.machine()} CPU, 1 thread"

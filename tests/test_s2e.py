@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nlcourse import datasets, noise
-from nlcourse.methods import CoTeaching
-from nlcourse.methods.s2e import (
+from nlcourse.lessons.l13.s2e import (
     NUMBERS,
     drop_share,
     fisher_information,
@@ -21,6 +20,7 @@ from nlcourse.methods.s2e import (
     schedule,
     search,
 )
+from nlcourse.methods import CoTeaching
 from nlcourse.training import fit
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Batch, Images
+from nlcourse.base import Batch
 from nlcourse.methods.features import all_features
 from nlcourse.methods.self_learning import (
     SelfLearning,
@@ -24,11 +24,12 @@ from nlcourse.methods.self_learning import (
     prototype_labels,
     two_part_loss,
 )
-from nlcourse.models import mlp
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
+from nlcourse.training.networks import mlp
 
 SMALL = functools.partial(mlp, hidden=(32,))
-FIT = {"network": SMALL, "device": "cpu", "progress": False}
+FIT = {"network": SMALL, "progress": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +187,9 @@ def test_warm_up_is_cross_entropy_and_keeps_the_given_labels(noisy):
 def test_labels_are_those_of_the_networks_own_features(noisy):
     method = SelfLearning(warm_up=2)
     history = fit(method, noisy, epochs=4, **FIT)
-    seen = all_features(method.network, Images(noisy.images, noisy.mean, noisy.std))
+    seen = all_features(
+        method.network, Images(noisy.images, noisy.mean, noisy.std).get, len(noisy.labels)
+    )
     labels = prototype_labels(seen, all_prototypes(seen, noisy.labels, 10))
     assert torch.equal(method.current_labels.argmax(dim=1), labels)
     assert torch.equal(method.current_labels.sum(dim=1), torch.ones(len(labels)))
@@ -223,8 +226,8 @@ def test_a_run_taken_up_again_ends_the_same(noisy, tmp_path, stop_after):
     whole, part = make(), make()
     expected = fit(whole, noisy, epochs=5, **FIT)
     file = tmp_path / "run.pt"
-    fit(make(), noisy, epochs=stop_after, checkpoint=file, **FIT)
-    got = fit(part, noisy, epochs=5, checkpoint=file, **FIT)
+    fit(make(), noisy, epochs=stop_after, **FIT, options=Options(checkpoint=file))
+    got = fit(part, noisy, epochs=5, **FIT, options=Options(checkpoint=file))
     for column in ("train_loss", "test_accuracy", "label_recovery"):
         assert got[column] == expected[column]
     assert torch.equal(part.current_labels, whole.current_labels)
@@ -243,5 +246,5 @@ def test_settings_without_a_meaning(arguments, word):
 def test_more_labels_are_true_than_were_given():
     noisy = noise.inject(datasets.load("digits"), "symmetric", 0.3, seed=1)
     method = SelfLearning(warm_up=6)
-    history = fit(method, noisy, epochs=7, device="cpu", progress=False)
+    history = fit(method, noisy, epochs=7, progress=False, device="cpu")
     assert history.last["label_recovery"] > 1 - noisy.noise_rate + 0.1

@@ -9,14 +9,14 @@ import torch
 from torch import nn
 
 from nlcourse import datasets, noise
-from nlcourse.history import COLUMNS
 from nlcourse.methods import CoTeaching, CrossEntropy
-from nlcourse.models import mlp, small_cnn
-from nlcourse.stacked import StackedMLP, fit_stacked
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.history import COLUMNS
+from nlcourse.training.networks import mlp, small_cnn
+from nlcourse.training.stacked import StackedMLP, fit_stacked
 
 small = functools.partial(mlp, hidden=(24, 16))
-QUIET = {"network": small, "device": "cpu", "progress": False}
+QUIET = {"network": small, "progress": False, "device": "cpu"}
 SHARES = [name for name in COLUMNS if "accuracy" in name or "wrong" in name]
 
 
@@ -48,7 +48,11 @@ def test_each_run_is_the_one_that_fit_would_have_made(digits):
     rates, seeds, lrs = [0.0, 0.2, 0.4, 0.4, 0.6], [0, 1, 2, 2, 3], [0.05, 0.05, 0.1, 0.02, 0.2]
     sets = [noisy(digits, rate, seed) for rate, seed in zip(rates, seeds, strict=True)]
     methods = [CrossEntropy() for _ in sets]
-    options = {"epochs": 4, "batch_size": 48, "momentum": 0.8, "weight_decay": 1e-3} | QUIET
+    options = {
+        "epochs": 4,
+        "weight_decay": 1e-3,
+        "options": Options(batch_size=48, momentum=0.8),
+    } | QUIET
     together = fit_stacked(sets, seeds=seeds, lr=lrs, methods=methods, **options)
     for number, history in enumerate(together):
         method = CrossEntropy()
@@ -128,7 +132,7 @@ def test_the_stop_button_of_jupyter_keeps_them_too(digits):
 
 
 def test_a_run_that_diverges_ends_alone(digits):
-    options = {"epochs": 4, "momentum": 0.0} | QUIET
+    options = {"epochs": 4, "options": Options(momentum=0.0)} | QUIET
     wild, tame = fit_stacked([digits, digits], seeds=[0, 1], lr=[1e20, 0.05], **options)
     assert "diverged in epoch" in wild.stopped
     assert "learning rate 1e+20" in wild.stopped

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 
-from nlcourse import datasets, noise, suspects
-from nlcourse.widgets import Goal
-from nlcourse.widgets.state import MAX_TRIES
-from nlcourse.widgets.suspect_explorer import Ranking, SuspectExplorer, outcome, sweep
+from nlcourse import datasets, noise
+from nlcourse.lessons.l08 import suspects
+from nlcourse.lessons.l08.panel import Ranking, SuspectExplorer, outcome, sweep
+from nlcourse.panels import Goal
+from nlcourse.panels.state import MAX_TRIES
 
 
 def judge(run):

@@ -15,16 +15,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nlcourse import datasets, noise, suspects
+from nlcourse import datasets, noise
+from nlcourse.lessons.l08 import suspects
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.aum import WatchedCrossEntropy, margins
 from nlcourse.methods.curriculum import local_density
 from nlcourse.methods.self_learning import all_prototypes, prototype_labels
-from nlcourse.models import mlp
 from nlcourse.training import fit
+from nlcourse.training.networks import mlp
 
 SMALL = functools.partial(mlp, hidden=(32,))
-FIT = {"network": SMALL, "device": "cpu", "progress": False}
+FIT = {"network": SMALL, "progress": False, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,7 @@ class Marking(CrossEntropy):
     folds: list = []  # noqa: RUF012 - one list for all of them
 
     def train_epoch(self, batches, step):
-        Marking.folds.append(set(rows_of(batches.images.get(slice(None)))))
+        Marking.folds.append(set(rows_of(batches.images(slice(None)))))
         super().train_epoch(batches, step)
 
     def forward(self, images):
@@ -239,7 +240,7 @@ def test_without_cleanlab_it_says_what_to_install(monkeypatch):
 def test_the_module_needs_neither_cleanlab_nor_scikit_learn_to_import():
     code = (
         "import sys; sys.modules['cleanlab'] = None; sys.modules['sklearn'] = None; "
-        "sys.modules['matplotlib'] = None; import nlcourse.suspects"
+        "sys.modules['matplotlib'] = None; import nlcourse.lessons.l08.suspects"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from nlcourse import cli, recipes, results, sweep
-from nlcourse.sweep import KEY, SweepError, SweepRun, read
+from nlcourse.course import cli
+from nlcourse.experiments import recipes, results, sweep
+from nlcourse.experiments.sweep import KEY, SweepError, SweepRun, read
 
 ROOT = Path(__file__).parents[1]
 SMALL = """
@@ -121,7 +122,8 @@ def test_a_file_that_is_not_there_is_said(tmp_path):
 
 
 def test_a_row_is_the_run_that_its_key_says(write, expected):
-    from nlcourse import datasets, noise, recipes
+    from nlcourse import datasets, noise
+    from nlcourse.experiments import recipes
 
     data = noise.inject(datasets.load("digits").subset(60), "symmetric", 0.4, seed=1)
     recipe = recipes.find("classroom", "elr", noise="symmetric", rate=0.4)
@@ -153,8 +155,8 @@ def test_a_run_that_fails_leaves_the_others_alone(write, monkeypatch):
 
 
 def test_a_run_that_diverges_has_a_row(write, monkeypatch):
-    from nlcourse.history import History
     from nlcourse.training import DivergedError
+    from nlcourse.training.history import History
 
     def diverge(self, data, **options):
         raise DivergedError("nan", History())
@@ -183,7 +185,7 @@ def test_a_half_written_line_is_made_again(write, expected, lost):
 def test_a_killed_sweep_goes_on(write, expected):
     path = write()
     table = path.with_suffix(".csv")
-    command = [sys.executable, "-m", "nlcourse.cli", "sweep", str(path)]
+    command = [sys.executable, "-m", "nlcourse.course.cli", "sweep", str(path)]
     victim = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while victim.poll() is None and not (table.exists() and table.read_bytes().count(b"\n") > 3):
         time.sleep(0.001)

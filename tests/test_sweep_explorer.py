@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from nlcourse import datasets, noise
-from nlcourse.history import History
+from nlcourse.lessons.l01.panel import NoiseSweep, Sweep, SweepTry
 from nlcourse.methods import CrossEntropy
-from nlcourse.models import mlp
+from nlcourse.panels import Goal
 from nlcourse.training import fit
-from nlcourse.widgets import Goal
-from nlcourse.widgets.sweep_explorer import NoiseSweep, Sweep, SweepTry
+from nlcourse.training.history import History
+from nlcourse.training.networks import mlp
 
 WAIT = 60
 RATES = (0.0, 0.3, 0.6)

@@ -9,15 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from nlcourse import datasets, losses, noise
-from nlcourse.batches import Batch
-from nlcourse.methods.t_revision import (
-    TRevision,
-    forward_loss,
-    revised_matrix,
-    reweighted_loss,
-)
-from nlcourse.models import mlp
+from nlcourse.base import Batch
+from nlcourse.methods.t_revision import TRevision, forward_loss, revised_matrix, reweighted_loss
 from nlcourse.training import fit
+from nlcourse.training.networks import mlp
 
 
 def drawn(*shape, seed=0):

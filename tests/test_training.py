@@ -16,11 +16,12 @@ import torch
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise, training
-from nlcourse.batches import Augment, Images
-from nlcourse.history import COLUMNS, History
+from nlcourse.datasets.augment import Augment
 from nlcourse.methods import CoTeaching, CrossEntropy, Method
-from nlcourse.models import mlp
-from nlcourse.training import DivergedError, find_device, fit, predict
+from nlcourse.training import DivergedError, Options, find_device, fit, predict
+from nlcourse.training.batches import Images
+from nlcourse.training.history import COLUMNS, History
+from nlcourse.training.networks import mlp
 
 small = functools.partial(mlp, hidden=(32,))
 
@@ -41,7 +42,12 @@ def same(one, other):
 
 
 def quick(data, **options):
-    options = {"network": small, "epochs": 4, "device": "cpu", "progress": False} | options
+    options = {
+        "network": small,
+        "epochs": 4,
+        "progress": False,
+        "device": "cpu",
+    } | options
     method = options.pop("method", None) or CrossEntropy()
     return fit(method, data, **options)
 
@@ -201,7 +207,7 @@ class RunInAThread:
         assert self.began.wait(60)
 
     def _work(self, data, seed):
-        options = {"epochs": 10**6, "seed": seed, "stop": self.stop}
+        options = {"epochs": 10**6, "seed": seed, "options": Options(stop=self.stop)}
         for wanted in (lambda _: self.began.set(), None):
             self.threads.append(torch.get_num_threads())
             quick(data, **options, on_epoch=wanted)  # the second time it ends at once

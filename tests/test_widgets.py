@@ -12,12 +12,12 @@ from html.parser import HTMLParser
 
 import pytest
 
-from nlcourse.history import COLUMNS, History
-from nlcourse.widgets import Explorer, Goal, MethodChoice, Parameter, method_choice
-from nlcourse.widgets import render as rendering
-from nlcourse.widgets.compute import PARAMETERS, Trainer, noise_choices
-from nlcourse.widgets.runner import Pace, Runner
-from nlcourse.widgets.state import MAX_GHOSTS, MAX_STORED, MAX_TRIES, Run, Settings, State
+from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter, method_choice
+from nlcourse.panels import render as rendering
+from nlcourse.panels.compute import PARAMETERS, Trainer, noise_choices
+from nlcourse.panels.runner import Pace, Runner
+from nlcourse.panels.state import MAX_GHOSTS, MAX_STORED, MAX_TRIES, Run, Settings, State
+from nlcourse.training.history import COLUMNS, History
 
 SETTINGS = Settings("digits", "symmetric", 0.4, 0.05, "cross-entropy", epochs=3)
 WAIT = 20

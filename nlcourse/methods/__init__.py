@@ -1,8 +1,8 @@
 """The methods of the course, one file each."""
 
+from ..base import Method
 from .afm import AttentiveFeatureMixup
 from .aum import AUM
-from .base import Method
 from .cdr import CDR
 from .co_teaching import CoTeaching
 from .co_teaching_plus import CoTeachingPlus

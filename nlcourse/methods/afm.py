@@ -25,8 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 from .features import features, last_linear
 
 HIDDEN = 0.75  # width of the attention as a share of the features' (1536 of 2048 in the code)

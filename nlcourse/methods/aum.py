@@ -25,14 +25,13 @@ wants it constant in the first, and a schedule of `fit` should begin to fall onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .cross_entropy import CrossEntropy
 from .features import last_linear
 
@@ -243,16 +242,16 @@ class AUM(Method):
         logits = torch.stack([net(images) for net in self.networks[:PASSES]])
         return logits[..., : self.num_classes].softmax(dim=-1).mean(dim=0)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Go once through the data: all of it at first, later what is left of it."""
         if self.epoch == 0:
             sets = threshold_sets(len(self.suspects), self.num_classes, self.generator)
             self.threshold_sets.copy_(sets)
         if self.epoch >= self.find_epochs:
             self.second_stage.fill_(True)
-            self._train_on_the_rest(batches, step)
+            self._train_on_the_rest(data, step)
             return
-        for batch in batches:
+        for batch in data:
             step(self._pass_losses, batch)
         if self.epoch > 0:
             self.counted += 1
@@ -292,7 +291,7 @@ class AUM(Method):
         # Its own fake label says nothing about an example: the other pass decides alone.
         return flagged.all(dim=0)
 
-    def _train_on_the_rest(self, batches: Iterable[Batch], step: Step) -> None:
+    def _train_on_the_rest(self, data: TrainingData, step: Step) -> None:
         kept = (~self.suspects).nonzero().squeeze(1)
         if not len(kept):
             raise ValueError(
@@ -301,9 +300,8 @@ class AUM(Method):
                 f"or a `percentile` below {self.percentile:g}"
             )
         shuffled = torch.randperm(len(kept), generator=self.generator, device=kept.device)
-        for index in kept[shuffled].split(batches.batch_size):
-            images = batches.images.get(index, batches.augment, batches.generator)
-            step(self._rest_loss, Batch(images, batches.labels[index], index))
+        for index in kept[shuffled].split(data.batch_size):
+            step(self._rest_loss, data.batch(index))
 
     def _rest_loss(self, batch: Batch) -> Tensor:
         self.mark_selected(0, batch.index)

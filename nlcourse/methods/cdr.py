@@ -40,8 +40,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 
 WEIGHT_DIMENSIONS = (2, 4)  # of linear layers and of convolutions; biases and norms have 1
 Direction = Callable[[Tensor, Tensor, Tensor, float, float], Tensor]

@@ -18,8 +18,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 
 
 def forget_rate(epoch: int, noise_rate: float, ramp_epochs: float, exponent: float = 1.0) -> float:

@@ -25,8 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 from .co_teaching import forget_rate
 
 
@@ -95,7 +94,7 @@ class CoTeachingPlus(Method):
     Args:
         noise_rate: tau, the share of wrong labels, known or guessed.
         ramp_epochs: E_k, epochs over which the share to drop grows to `noise_rate`.
-        warm_up: epochs of plain Co-teaching, on whole batches, before disagreement counts.
+        warm_up: epochs of plain Co-teaching, on whole data, before disagreement counts.
         cross: False lets each network learn from its own selection; with `noise_rate` 0 that is
             Decoupling.
         disagree: which examples the networks disagree on; a student's own fits here.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 
 
 class CrossEntropy(Method):

@@ -26,14 +26,13 @@ Choices where paper and code leave some:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .features import all_features
 
 CUTOFF_SHARE = 0.6  # of the sorted distances of a class
@@ -201,22 +200,21 @@ class CurriculumNet(Method):
         network = self.networks[1 if self.second_network else 0]
         return network(images).softmax(dim=1)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Go once through what the stage allows."""
         if self.stage == 0:
-            for batch in batches:
+            for batch in data:
                 step(self._first_loss, batch)
             return
         if self.epoch == self.initial_epochs:
-            seen = all_features(self.networks[0], batches.images)
-            split = density_subsets(seen, batches.labels, self.num_classes, self.density)
+            seen = all_features(self.networks[0], data.images, len(data.labels))
+            split = density_subsets(seen, data.labels, self.num_classes, self.density)
             self.subsets.copy_(split)
             self.second_network.fill_(True)
         allowed = (self.subsets < self.stage).nonzero().squeeze(1)
         shuffled = torch.randperm(len(allowed), generator=self.generator, device=allowed.device)
-        for index in allowed[shuffled].split(batches.batch_size):
-            images = batches.images.get(index, batches.augment, batches.generator)
-            step(self._staged_loss, Batch(images, batches.labels[index], index))
+        for index in allowed[shuffled].split(data.batch_size):
+            step(self._staged_loss, data.batch(index))
 
     def _first_loss(self, batch: Batch) -> Tensor:
         return F.cross_entropy(self.networks[0](batch.images), batch.labels)

@@ -29,8 +29,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .features import features
 
 NEIGHBOURS = 20  # k of the paper
@@ -165,14 +164,14 @@ class D2L(Method):
         """Has the turning point been passed?"""
         return bool(self.turned_at >= 0)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Look at the dimension, turn if it is time, then go once through the data."""
-        self.watch(batches)
-        super().train_epoch(batches, step)
+        self.watch(data)
+        super().train_epoch(data, step)
 
-    def watch(self, batches: Iterable[Batch]) -> None:
+    def watch(self, data: TrainingData) -> None:
         """Estimate the dimension; at the turning point go back by one epoch."""
-        now = self.measure(batches)
+        now = self.measure(data)
         self.dimensions = torch.cat([self.dimensions[1:], now[None]])
         self.lowest = torch.minimum(self.lowest, now)
         known = self.dimensions[~self.dimensions.isnan()]
@@ -187,11 +186,11 @@ class D2L(Method):
             self.alpha = label_weight(self.epoch, self.epochs, dimension, lowest)
 
     @torch.no_grad()
-    def measure(self, batches: Iterable[Batch]) -> Tensor:
-        """Return the mean dimension of the last hidden layer over some batches, a scalar."""
+    def measure(self, data: TrainingData) -> Tensor:
+        """Return the mean dimension of the last hidden layer over some data, a scalar."""
         self.eval()
         found = []
-        for batch in islice(batches, BATCHES):
+        for batch in islice(data, BATCHES):
             seen = features(self.network, batch.images)
             if len(seen) > self.neighbours:  # the last batch of an epoch may be small
                 found.append(self.dimension(seen, self.neighbours))

@@ -36,7 +36,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,8 +44,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .mixup import draw_pairing, draw_share, label_rows, mix_pairs
 
 CHUNK = 2048  # images in one look at the whole training set
@@ -409,29 +408,29 @@ class DivideMix(Method):
         logits = torch.stack([network(images) for network in self.networks])
         return logits.mean(dim=0).softmax(dim=1)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Warm up at first; later divide, then train one network and then the other."""
-        self._measure(batches)
+        self._measure(data)
         if self.epoch < self.warm_up:
             for number in range(2):
-                self.mark_selected(number, torch.arange(len(batches.labels)))
-            for batch in batches:
+                self.mark_selected(number, torch.arange(len(data.labels)))
+            for batch in data:
                 step(self._warm_up_loss, batch)
             return
         sets = self.divide(*self.clean, self.threshold)
         # The peer's w goes with the peer's division.
         weights = self.clean.flip(0) if self.cross else self.clean
         for number, labelled in enumerate(sets):
-            self._train_network(number, labelled, weights[number], batches, step)
+            self._train_network(number, labelled, weights[number], data, step)
 
     # The division ---
 
-    def _measure(self, batches: Iterable[Batch]) -> None:
+    def _measure(self, data: TrainingData) -> None:
         """Keep each network's losses on all training examples, and w from them."""
         modes = [network.training for network in self.networks]
         self.networks.eval()
         for number, network in enumerate(self.networks):
-            self.losses[number] = _all_losses(network, batches)
+            self.losses[number] = _all_losses(network, data)
         for network, mode in zip(self.networks, modes, strict=True):
             network.train(mode)
         flat = torch.stack([normalised(losses) for losses in self.losses])
@@ -454,16 +453,16 @@ class DivideMix(Method):
     # One network's epoch ---
 
     def _train_network(
-        self, number: int, labelled: Tensor, weights: Tensor, batches: Iterable[Batch], step: Step
+        self, number: int, labelled: Tensor, weights: Tensor, data: TrainingData, step: Step
     ) -> None:
         """Train one network for an epoch with its labelled and its unlabelled set."""
         trusted, doubted = labelled.nonzero().flatten(), (~labelled).nonzero().flatten()
         if not len(trusted):
-            self._train_without_division(number, batches, step)
+            self._train_without_division(number, data, step)
             return
         self.mark_selected(number, trusted)
-        steps = self.steps or -(-len(trusted) // batches.batch_size)
-        draw = (steps, batches.batch_size, self.generator)
+        steps = self.steps or -(-len(trusted) // data.batch_size)
+        draw = (steps, data.batch_size, self.generator)
         first, second = endless(trusted, *draw), endless(doubted, *draw)
         for done, (index, other) in enumerate(zip(first, second, strict=True)):
             since = self.epoch - self.warm_up + done / steps
@@ -472,32 +471,31 @@ class DivideMix(Method):
                 number=number,
                 weights=weights,
                 other=other,
-                batches=batches,
+                data=data,
                 since=since,
             )
-            view = batches.images.get(index, batches.augment, batches.generator)
-            step(loss, Batch(view, batches.labels[index], index))
+            step(loss, data.batch(index))
 
-    def _train_without_division(self, number: int, batches: Iterable[Batch], step: Step) -> None:
+    def _train_without_division(self, number: int, data: TrainingData, step: Step) -> None:
         # No label is believed: there is nothing to refine and nothing to guess from.
-        self.mark_selected(number, torch.arange(len(batches.labels)))
+        self.mark_selected(number, torch.arange(len(data.labels)))
 
         def loss(batch: Batch) -> Tensor:
             return F.cross_entropy(self.networks[number](batch.images), batch.labels)
 
-        for batch in batches:
+        for batch in data:
             step(loss, batch)
 
     def _mixmatch_loss(
-        self, batch: Batch, *, number: int, weights: Tensor, other: Tensor, batches, since: float
+        self, batch: Batch, *, number: int, weights: Tensor, other: Tensor, data, since: float
     ) -> Tensor:
         """L_X + lambda_u L_U + L_reg of one network on one labelled and one unlabelled batch."""
         network = self.networks[number]
-        views = [batch.images, *self._views(batch.index, batches, self.views - 1)]
+        views = [batch.images, *self._views(batch.index, data, self.views - 1)]
         rows = self._labels(number, views, batch, weights[batch.index])
         targets = [rows] * len(views)
         if self.guess and len(other):
-            other_views = self._views(other, batches, self.views)
+            other_views = self._views(other, data, self.views)
             targets += [self._guesses(number, other_views)] * len(other_views)
             views += other_views
         num_labelled = self.views * len(batch.index)
@@ -512,8 +510,8 @@ class DivideMix(Method):
             loss = F.cross_entropy(logits, rows)
         return loss + even_prior_loss(logits.softmax(dim=1)) if self.prior else loss
 
-    def _views(self, index: Tensor, batches, count: int) -> list[Tensor]:
-        return [batches.images.get(index, batches.augment, batches.generator) for _ in range(count)]
+    def _views(self, index: Tensor, data, count: int) -> list[Tensor]:
+        return [data.batch(index).images for _ in range(count)]
 
     def _labels(self, number: int, views: list[Tensor], batch: Batch, w: Tensor) -> Tensor:
         """Return the rows for the labelled images: refined by this network alone."""
@@ -584,13 +582,13 @@ def endless(
 
 
 @torch.no_grad()
-def _all_losses(network: nn.Module, batches: Iterable[Batch]) -> Tensor:
+def _all_losses(network: nn.Module, data: TrainingData) -> Tensor:
     """Cross entropy of every example on its given label, without augmentation, ``(N,)``."""
     parts = []
-    for at in range(0, len(batches.labels), CHUNK):
+    for at in range(0, len(data.labels), CHUNK):
         some = slice(at, at + CHUNK)
-        logits = network(batches.images.get(some))
-        parts.append(F.cross_entropy(logits, batches.labels[some], reduction="none"))
+        logits = network(data.images(some))
+        parts.append(F.cross_entropy(logits, data.labels[some], reduction="none"))
     return torch.cat(parts)
 
 

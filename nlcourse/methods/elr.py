@@ -29,14 +29,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .mixup import draw_pairing, draw_share, mix_pairs
 
 CLAMP = 1e-4  # probabilities are kept this far from 0 and 1, as in the code
@@ -293,10 +292,10 @@ class ELRPlus(Method):
         images, rows = mix_pairs(images, rows, partner, share)
         return images, *rows.split(self.num_classes, dim=1)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Go once through the data; after each step the averaged weights follow."""
-        done = self.epoch * len(batches)
-        for number, batch in enumerate(batches):
+        done = self.epoch * len(data)
+        for number, batch in enumerate(data):
             step(self.loss, batch)
             self._follow(done + number)
 

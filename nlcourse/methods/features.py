@@ -5,6 +5,8 @@ CurriculumNet and deep self-learning compare images by them. Explained in lesson
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -53,20 +55,18 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def all_features(network: nn.Module, images) -> Tensor:
+def all_features(network: nn.Module, images: Callable[[slice], Tensor], count: int) -> Tensor:
     """Return the features of all images, ``(N, d)``, in evaluation mode, as they are.
 
     Args:
         network: ends in a linear layer; it is left in the mode it came in.
-        images: a :class:`~nlcourse.batches.Images`.
+        images: ``images(slice)`` returns some of them, normalised, as a method's data do.
+        count: how many there are.
     """
     training = network.training
     network.eval()
     try:
-        parts = [
-            features(network, images.get(slice(at, at + CHUNK)))
-            for at in range(0, len(images), CHUNK)
-        ]
+        parts = [features(network, images(slice(at, at + CHUNK))) for at in range(0, count, CHUNK)]
     finally:
         network.train(training)
     return torch.cat(parts)

@@ -15,14 +15,14 @@ hole and noise. As in the paper's code the labelled images are among the unlabel
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import Augment, Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
+from ..datasets.augment import Augment
 from .dividemix import endless
 
 STRONG = Augment(crop=1, cutout=3)  # for 8 x 8 pixels: a shift by one, a hole of 3 x 3
@@ -132,28 +132,27 @@ class FixMatch(Method):
         mask = torch.zeros(num_examples, dtype=torch.bool) if given is None else given.clone()
         self.register_buffer("labelled", mask)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Take as many steps as the whole set has batches."""
         if self.epoch == 0 and self._given is None:
             self.labelled = draw_labelled(
-                batches.labels, self.per_class, self.num_classes, self.generator
+                data.labels, self.per_class, self.num_classes, self.generator
             )
         self.mark_selected(0, self.labelled)
-        everybody = torch.arange(len(batches.labels), device=batches.labels.device)
-        size = min(batches.batch_size, int(self.labelled.sum()))
-        first = endless(everybody[self.labelled], len(batches), size, self.generator)
-        second = endless(everybody, len(batches), size * self.ratio, self.generator)
+        everybody = torch.arange(len(data.labels), device=data.labels.device)
+        size = min(data.batch_size, int(self.labelled.sum()))
+        first = endless(everybody[self.labelled], len(data), size, self.generator)
+        second = endless(everybody, len(data), size * self.ratio, self.generator)
         for index, other in zip(first, second, strict=True):
-            images = batches.images.get(index, batches.augment, batches.generator)
-            loss = functools.partial(self._loss_of, batches=batches, other=other)
-            step(loss, Batch(images, batches.labels[index], index))
+            loss = functools.partial(self._loss_of, data=data, other=other)
+            step(loss, data.batch(index))
 
-    def _loss_of(self, batch: Batch, *, batches, other: Tensor) -> Tensor:
+    def _loss_of(self, batch: Batch, *, data, other: Tensor) -> Tensor:
         """Cross entropy of the labelled plus lambda_u times the loss of the two views."""
         if not self.lambda_u:
             return F.cross_entropy(self.network(batch.images), batch.labels)
-        weak = batches.images.get(other, batches.augment, batches.generator)
-        strong = batches.images.get(other, self.strong, batches.generator)
+        weak = data.batch(other).images
+        strong = data.batch(other, self.strong).images
         noise = torch.randn(strong.shape, generator=self.generator, device=strong.device)
         together = torch.cat((batch.images, weak, strong + self.noise * noise))
         logits = self.network(together)

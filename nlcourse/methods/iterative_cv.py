@@ -24,14 +24,13 @@ examples in question count, so they are smaller.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .co_teaching import forget_rate
 
 CHUNK = 2048  # images looked at together
@@ -184,20 +183,20 @@ class IterativeCV(Method):
         outputs = [network(images).softmax(dim=1) for network in self.pair]
         return torch.stack(outputs).mean(dim=0)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Train the networks of this part; a round ends with its selection."""
         now, within = divmod(self.epoch, self.round_epochs)
         self.part.fill_(min(now, self.rounds))
         if now >= self.rounds:
-            self._co_teach(batches, step)
+            self._co_teach(data, step)
             return
         if within == 0:
-            self._split(batches.labels.device)
+            self._split(data.labels.device)
         pair = self.pair
-        for batch in batches:
+        for batch in data:
             step(lambda batch: self._halves_loss(pair, batch), batch)
         if within == self.round_epochs - 1:
-            self._select(batches)
+            self._select(data)
         if not self.noise_rate.isnan():
             self._mark(self.chosen)
 
@@ -219,18 +218,18 @@ class IterativeCV(Method):
         return total
 
     @torch.no_grad()
-    def _select(self, batches) -> None:
+    def _select(self, data) -> None:
         """Let each network judge the half that it has not seen."""
         self.eval()
-        logits = [_all_logits(network, batches.images) for network in self.pair]
+        logits = [_all_logits(network, data) for network in self.pair]
         self.train()
         held_out = [self.seen[1], self.seen[0]]
         if self.noise_rate.isnan():
-            self._estimate_rate(logits, batches.labels, held_out)
+            self._estimate_rate(logits, data.labels, held_out)
         rate = float(self.noise_rate)
         ratio = min(MOST_GIVEN_UP, rate / (1 - rate)) if self.give_up else 0.0
         for outputs, held in zip(logits, held_out, strict=True):
-            chosen, dropped = foreseen(outputs, batches.labels, held, ratio)
+            chosen, dropped = foreseen(outputs, data.labels, held, ratio)
             self.chosen |= chosen
             self.candidates &= ~(chosen | dropped)
 
@@ -242,13 +241,13 @@ class IterativeCV(Method):
 
     # The last part --------------------------------------------------------------------------------
 
-    def _co_teach(self, batches: Iterable[Batch], step: Step) -> None:
+    def _co_teach(self, data: TrainingData, step: Step) -> None:
         epoch = self.epoch - self.rounds * self.round_epochs
         usable = self.chosen if epoch < self.warm_up else self.chosen | self.candidates
         rate = noise_rate_of_selected(float(self.noise_rate), self.num_classes)
         share = 1 - forget_rate(epoch, rate, self.ramp_epochs)
         pair = self.pair
-        for batch in batches:
+        for batch in data:
             step(lambda batch: self._crossed_loss(pair, batch, usable, share), batch)
 
     def _crossed_loss(
@@ -286,6 +285,6 @@ def _smallest(losses: Tensor, usable: Tensor, count: Tensor) -> Tensor:
     return usable & (rank < count)
 
 
-def _all_logits(network: nn.Module, images) -> Tensor:
-    chunks = range(0, len(images), CHUNK)
-    return torch.cat([network(images.get(slice(at, at + CHUNK))) for at in chunks])
+def _all_logits(network: nn.Module, data: TrainingData) -> Tensor:
+    chunks = range(0, len(data.labels), CHUNK)
+    return torch.cat([network(data.images(slice(at, at + CHUNK))) for at in chunks])

@@ -25,14 +25,13 @@ Where paper and code differ, or leave a choice:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 
 SUM_TOLERANCE = 1e-3  # how far a row of probabilities may be from 1: half precision stays below it
 
@@ -266,9 +265,9 @@ class JointOptimization(Method):
         loss_e = self.entropy_loss(s)
         return loss_c + self.alpha * loss_p + self.beta * loss_e
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Update the weights on the labels, then the labels."""
-        super().train_epoch(batches, step)
+        super().train_epoch(data, step)
         finished = self.epoch + 1
         latest = range(finished)[-self.average :]
         predictions = torch.stack([self.recorded[epoch % self.average] for epoch in latest])

@@ -32,8 +32,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 
 
 def curriculum_weights(losses: Tensor, threshold: Tensor | float, *, width: float = 0.0) -> Tensor:

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method
+from ..base import Batch, Method
 
 SUM_TOLERANCE = 1e-3  # float32 leaves 1e-6, bfloat16 more
 

@@ -1,8 +1,8 @@
 """Training with another loss than cross entropy. Explained in lesson 06.
 
-:class:`RobustLoss` takes any loss of :mod:`nlcourse.losses` (or a student's); :class:`TruncatedGCE`
-and :class:`ForwardCorrection` are the two methods of that lesson that need more than a loss. The
-papers are named in :mod:`nlcourse.losses`.
+:class:`RobustLoss` takes any loss of :mod:`.losses` (or a student's); :class:`TruncatedGCE` and
+:class:`ForwardCorrection` are the two methods of that lesson that need more than a loss. The
+papers are named in :mod:`.losses`.
 
 Where papers and code differ:
 
@@ -13,20 +13,21 @@ Where papers and code differ:
 * forward correction: the paper trains twice, once to estimate the matrix, once to use it. So do we,
   within one run: after `estimate_epochs` the network starts again from fresh weights. The momentum
   of the first part stays, and is gone after a few steps. Their code estimates from predictions
-  that it has overwritten (:mod:`nlcourse.noise_estimation`); we follow the paper.
+  that it has overwritten (:mod:`nlcourse.noise.estimation`); we follow the paper.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import losses, noise, noise_estimation
-from ..batches import Batch
-from .base import Method, Step
+from .. import noise
+from ..base import Batch, Method, Step, TrainingData
+from ..noise import estimation as noise_estimation
+from . import losses
 
 
 class RobustLoss(Method):
@@ -36,7 +37,7 @@ class RobustLoss(Method):
         loss: called as ``loss(logits, labels, **settings)``; returns one value an example, or a
             scalar for the batch.
         warm_up: epochs with cross entropy before it, for a loss that cannot begin
-            (:func:`~nlcourse.losses.determinant_mutual_information`).
+            (:func:`~nlcourse.methods.losses.determinant_mutual_information`).
         l1: weight of the sum of all absolute weights and biases, added to the loss. (l2 is
             ``weight_decay`` of ``fit``.)
         settings: further arguments of the loss: ``q=0.7``, ``matrix=...``
@@ -113,17 +114,17 @@ class TruncatedGCE(Method):
         super().build(make_network, num_examples, num_classes)
         self.register_buffer("counts", torch.ones(num_examples, dtype=torch.bool))
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Prune when it is time, then go once through the data."""
         if self.epoch >= self.start and (self.epoch - self.start) % self.every == 0:
-            self.prune(batches)
-        super().train_epoch(batches, step)
+            self.prune(data)
+        super().train_epoch(data, step)
 
     @torch.no_grad()
-    def prune(self, batches: Iterable[Batch]) -> None:
+    def prune(self, data: TrainingData) -> None:
         """Let only those examples count whose label the network finds likelier than `k`."""
         self.eval()
-        for batch in batches:
+        for batch in data:
             p = self(batch.images).gather(1, batch.labels[:, None])[:, 0]
             self.counts[batch.index] = p > self.k
         self.train()
@@ -150,7 +151,7 @@ class ForwardCorrection(Method):
             entropy, the matrix off the predictions on the training images, and a fresh start.
         estimate_epochs: epochs before the estimate. Few: a network that has memorized its labels
             says that none is wrong.
-        quantile: of the estimate, see :func:`nlcourse.noise_estimation.anchor_points`.
+        quantile: of the estimate, see :func:`nlcourse.noise.estimation.anchor_points`.
         loss: called as ``loss(logits, labels, matrix)``; a student's own fits here.
 
     Raises:
@@ -190,19 +191,19 @@ class ForwardCorrection(Method):
         weights = self.network.state_dict() if self.given is None else {}
         self.first_weights = {name: value.clone() for name, value in weights.items()}
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Estimate the matrix when it is time, then go once through the data."""
         if self.given is None and self.epoch == self.estimate_epochs:
-            self.estimate(batches)
+            self.estimate(data)
             self.network.load_state_dict(self.first_weights)
         self.matrix_now = self.matrix.cpu()
-        super().train_epoch(batches, step)
+        super().train_epoch(data, step)
 
     @torch.no_grad()
-    def estimate(self, batches: Iterable[Batch]) -> None:
+    def estimate(self, data: TrainingData) -> None:
         """Read the matrix off the predictions on the training images."""
         self.eval()
-        rows = torch.cat([self(batch.images).cpu() for batch in batches])
+        rows = torch.cat([self(batch.images).cpu() for batch in data])
         self.train()
         estimate = noise_estimation.estimate_transition(rows, quantile=self.quantile)
         self.matrix.copy_(estimate)

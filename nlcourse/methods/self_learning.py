@@ -25,14 +25,13 @@ Choices:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
 from .features import all_features
 
 TOP_SHARE = 0.4  # of the similarities of a class that count as close
@@ -245,18 +244,18 @@ class SelfLearning(Method):
         corrected = self.current_labels[batch.index].argmax(dim=1)
         return two_part_loss(logits, batch.labels, corrected, self.alpha)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Train once through the data, then correct the labels."""
-        super().train_epoch(batches, step)
+        super().train_epoch(data, step)
         if self.epoch + 1 >= self.warm_up:
-            labels = self._corrected(batches)
+            labels = self._corrected(data)
             self.current_labels.copy_(F.one_hot(labels, self.num_classes))
 
     @torch.no_grad()
-    def _corrected(self, batches: Iterable[Batch]) -> Tensor:
-        seen = all_features(self.network, batches.images)
+    def _corrected(self, data: TrainingData) -> Tensor:
+        seen = all_features(self.network, data.images, len(data.labels))
         prototypes = all_prototypes(
-            seen, batches.labels, self.num_classes,
+            seen, data.labels, self.num_classes,
             count=self.count, sample=self.sample, generator=self.generator,
         )  # fmt: skip
         return torch.as_tensor(self.relabel(seen, prototypes)).to(seen.device).long()

@@ -7,7 +7,7 @@ its first two stages are lessons 03 and 06.
 Three stages, here within one run of ``fit``:
 
 1. `estimate_epochs` of cross entropy; the matrix T is read off the predictions at the anchor points
-   (:mod:`nlcourse.noise_estimation`);
+   (:mod:`nlcourse.noise.estimation`);
 2. until `revise_epoch`: fresh weights, loss corrected by T;
 3. from then on T + dT in its place; the slack dT, 0 at first, is learned with the network.
 
@@ -24,15 +24,14 @@ variant.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import noise_estimation
-from ..batches import Batch
-from .base import Method, Step
+from ..base import Batch, Method, Step, TrainingData
+from ..noise import estimation as noise_estimation
 
 EPSILON = 1e-8  # keeps logarithms and divisions finite
 
@@ -54,7 +53,7 @@ def revised_matrix(matrix: Tensor, slack: Tensor) -> Tensor:
 def forward_loss(logits: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
     """Mean of ``-log (T^T p)_y``: the network's p is about true labels, T^T p about given ones.
 
-    The same as :func:`nlcourse.losses.forward_corrected_cross_entropy`, but for a matrix that is
+    The same as :func:`~.losses.forward_corrected_cross_entropy`, but for a matrix that is
     being learned and on the device: nothing is checked.
 
     Args:
@@ -98,7 +97,7 @@ class TRevision(Method):
         estimate_epochs: epochs of cross entropy before the estimate, from 1.
         revise_epoch: the first epoch (from 0) in which the slack is learned.
         correction: "forward" or "reweight".
-        quantile: of the estimate, see :func:`nlcourse.noise_estimation.anchor_points`.
+        quantile: of the estimate, see :func:`nlcourse.noise.estimation.anchor_points`.
         slack_rate: learning rate of the slack, as a part of the network's; above 0.
 
     Raises:
@@ -152,18 +151,18 @@ class TRevision(Method):
         """The matrix as it stands, float ``(C, C)``, row = true class."""
         return revised_matrix(self.matrix, self.slack)
 
-    def train_epoch(self, batches: Iterable[Batch], step: Step) -> None:
+    def train_epoch(self, data: TrainingData, step: Step) -> None:
         """Estimate the matrix when it is time, then go once through the data."""
         if self.epoch == self.estimate_epochs:
-            self.estimate(batches)
+            self.estimate(data)
             self.network.load_state_dict(self.first_weights)
-        super().train_epoch(batches, step)
+        super().train_epoch(data, step)
 
     @torch.no_grad()
-    def estimate(self, batches: Iterable[Batch]) -> None:
+    def estimate(self, data: TrainingData) -> None:
         """Read the matrix off the predictions on the training images."""
         self.eval()
-        rows = torch.cat([self(batch.images) for batch in batches])
+        rows = torch.cat([self(batch.images) for batch in data])
         self.train()
         self.matrix.copy_(noise_estimation.estimate_transition(rows, quantile=self.quantile))
 

@@ -52,7 +52,8 @@
 # is.
 
 # %%
-from nlcourse import datasets, noise, plots
+from nlcourse import datasets, noise
+from nlcourse.panels import plots
 
 data = datasets.load("digits")
 print("training images", tuple(data.images.shape))
@@ -239,7 +240,7 @@ assert history.last["wrong_as_given"] > 0.8, "memorization comes later"
 # keeps your tries.
 
 # %%
-from nlcourse.widgets import Explorer, Goal
+from nlcourse.panels import Explorer, Goal
 
 
 def judge(run):

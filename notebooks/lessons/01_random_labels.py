@@ -52,7 +52,8 @@
 # %%
 import torch
 
-from nlcourse import datasets, noise, plots
+from nlcourse import datasets, noise
+from nlcourse.panels import plots
 
 SEED = 0
 data = datasets.load("digits").subset(1000)
@@ -149,7 +150,7 @@ assert abs(right - 0.1) < 0.06, "one in ten should be right by chance"
 import threading
 
 from nlcourse.methods import CrossEntropy
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 
 
 def fit_fully(training_set, epochs=200, **settings):
@@ -161,7 +162,11 @@ def fit_fully(training_set, epochs=200, **settings):
             stop.set()
 
     settings = {"lr": 0.05, "seed": SEED, **settings}
-    settings |= {"epochs": epochs, "stop": stop, "on_epoch": look}
+    settings |= {
+        "epochs": epochs,
+        "on_epoch": look,
+        "options": Options(stop=stop),
+    }
     method = CrossEntropy()
     return method, fit(method, training_set, progress=False, **settings)
 
@@ -264,8 +269,8 @@ group_accuracies = check(group_accuracies)
 # each training image, and sort its answers into the groups.
 
 # %%
-from nlcourse.batches import Images
 from nlcourse.training import find_device, predict
+from nlcourse.training.batches import Images
 
 
 def predictions_of(method, images):
@@ -572,8 +577,8 @@ assert dirty < honest - 0.1, "corrupted test labels hide what was learned"
 # %%
 from functools import partial
 
-from nlcourse.batches import Augment
-from nlcourse.models import mlp
+from nlcourse.datasets.augment import Augment
+from nlcourse.training.networks import mlp
 
 regularizers = {
     "none": {},
@@ -815,7 +820,7 @@ kinds = {
 }
 
 # %%
-from nlcourse.widgets import Explorer, Goal
+from nlcourse.panels import Explorer, Goal
 
 
 def judge(run):
@@ -884,7 +889,7 @@ assert with_labels.history.last["test_accuracy"] < 0.6
 # from the first step. The gap between them is what memorization costs.
 
 # %%
-from nlcourse.widgets import NoiseSweep
+from nlcourse.lessons.l01.panel import NoiseSweep
 
 sweep = NoiseSweep()
 sweep

@@ -63,7 +63,8 @@ from functools import partial
 import numpy as np
 import torch
 
-from nlcourse import datasets, noise, plots
+from nlcourse import datasets, noise
+from nlcourse.panels import plots
 
 torch.set_num_threads(1)  # networks this small gain nothing from a second
 SEED = 0
@@ -108,12 +109,12 @@ plots.show(plots.image_grid(pictures, captions, columns=8, title=title))
 # deviation 1.
 
 # %%
-from nlcourse.batches import Images
 from nlcourse.methods import CrossEntropy
-from nlcourse.models import mlp
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
+from nlcourse.training.networks import mlp
 
-train = partial(fit, device="cpu", progress=False)
+train = partial(fit, progress=False, device="cpu")
 
 
 def seen(images):
@@ -651,8 +652,8 @@ assert random_growth > true_growth
 # digits. Is more data or less width the better way?
 
 # %%
-from nlcourse.widgets import Explorer, Goal
-from nlcourse.widgets.compute import Parameter
+from nlcourse.panels import Explorer, Goal
+from nlcourse.panels.compute import Parameter
 
 
 def train_on(settings, stop, on_epoch):
@@ -747,7 +748,7 @@ assert not any(run.reached for run in others), "one alone is not enough"
 # the plain network. Go to the left as far as you can, and lose no height.
 
 # %%
-from nlcourse.methods.adversarial import AdversarialTraining
+from nlcourse.lessons.l02.adversarial import AdversarialTraining
 
 
 class InputNoise(torch.nn.Module):

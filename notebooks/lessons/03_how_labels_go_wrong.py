@@ -54,7 +54,8 @@
 # %%
 import torch
 
-from nlcourse import datasets, noise, plots
+from nlcourse import datasets, noise
+from nlcourse.panels import plots
 
 SEED = 0
 data = datasets.load("digits")
@@ -330,7 +331,7 @@ assert 0.3 < spread < 0.97, "between symmetric noise and pair flip"
 # little from what the authors' page says.
 
 # %%
-from nlcourse import human_noise
+from nlcourse.noise import human as human_noise
 
 said = {"aggre": "9.03 %"}
 print("kind       wrong labels    the authors say")
@@ -444,8 +445,8 @@ else:
 # class keeps its majority. Press *Keep this try* to be judged.
 
 # %%
-from nlcourse.widgets import Goal
-from nlcourse.widgets.noise_explorer import NoiseExplorer
+from nlcourse.lessons.l03.panel import NoiseExplorer
+from nlcourse.panels import Goal
 
 goal = Goal(
     "More than 80 % wrong labels, and every class keeps its majority.",
@@ -571,8 +572,8 @@ assert runs["asymmetric"].best() < min(
 # 6 → 9, 3 → 0. If likeness matters, this noise is taken over later.
 
 # %%
-from nlcourse.batches import Images
 from nlcourse.training import find_device
+from nlcourse.training.batches import Images
 
 
 def probabilities_of(method, images):
@@ -766,7 +767,7 @@ estimate_transition = check(estimate_transition)
 # the error. Predict first: will it get better and better?
 
 # %%
-from nlcourse import noise_estimation as estimation
+from nlcourse.noise import estimation as estimation
 
 
 def watch(matrix, epochs=60):

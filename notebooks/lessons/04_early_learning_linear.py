@@ -58,7 +58,8 @@
 # %%
 import torch
 
-from nlcourse import linear, plots
+from nlcourse import linear
+from nlcourse.panels import plots
 
 n, p, sigma, flip = 120, 100, 0.1, 0.4
 generator = torch.Generator().manual_seed(0)
@@ -663,8 +664,8 @@ assert min(fitted[5:]) > 95
 # points are seen through. Then say in your own words why it works.
 
 # %%
-from nlcourse.widgets import Goal
-from nlcourse.widgets.linear_explorer import LinearExplorer
+from nlcourse.lessons.l04.panel import LinearExplorer
+from nlcourse.panels import Goal
 
 
 def judge(run):
@@ -793,9 +794,9 @@ assert held["ELR, lambda 3"].at("alignment", 25) > 0.9
 from torch.nn import functional as F
 
 from nlcourse import datasets, noise
-from nlcourse.batches import Images
 from nlcourse.methods import CrossEntropy
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
 
 digits = noise.inject(datasets.load("digits"), "symmetric", 0.4, seed=0)
 images = Images(digits.images, digits.mean, digits.std).get(slice(None))
@@ -838,9 +839,9 @@ history = fit(
     epochs=60,
     lr=0.05,
     seed=0,
-    device="cpu",
     on_epoch=measure,
     progress=False,
+    device="cpu",
 )
 cosines, clean, wrong = zip(*measured, strict=True)
 plots.show(

@@ -56,8 +56,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from nlcourse import datasets, noise, plots
+from nlcourse import datasets, noise
 from nlcourse.methods import CrossEntropy
+from nlcourse.panels import plots
 from nlcourse.training import DivergedError, fit
 
 SEED = 0
@@ -741,7 +742,7 @@ assert plain_decay.mean_last("wrong_as_given") < 0.2, "decay again"
 # the panel tells you: which noise rate does it speak of?
 
 # %%
-from nlcourse.widgets import Explorer, Goal
+from nlcourse.panels import Explorer, Goal
 
 
 def judge(run):

@@ -50,11 +50,12 @@
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, losses, noise, plots
-from nlcourse.batches import Images
+from nlcourse import datasets, losses, noise
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.robust import RobustLoss
-from nlcourse.training import fit
+from nlcourse.panels import plots
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
 
 data = datasets.load("digits")
 noisy = noise.inject(data, "symmetric", rate=0.4, seed=0)
@@ -67,7 +68,12 @@ print(f"{noisy.noise_rate:.1%} of the {len(noisy.labels)} labels are wrong")
 # second line below uses the loss that you will write in a few minutes.
 
 # %%
-SETTINGS = {"epochs": 40, "lr": 0.05, "batch_size": 64, "seed": 0}
+SETTINGS = {
+    "epochs": 40,
+    "lr": 0.05,
+    "seed": 0,
+    "options": Options(batch_size=64),
+}
 
 plain = fit(CrossEntropy(), noisy, **SETTINGS)
 robust = fit(
@@ -393,8 +399,8 @@ assert sce.mean_last() > plain.mean_last() + 0.05
 # entropy*. Only $q$ moves. Watch what happens on both sides of the best one.
 
 # %%
-from nlcourse.widgets import Goal, Parameter
-from nlcourse.widgets.loss_explorer import LOSSES, LossChoice, LossExplorer
+from nlcourse.lessons.l06.panel import LOSSES, LossChoice, LossExplorer
+from nlcourse.panels import Goal, Parameter
 
 mine = LossChoice(
     "generalized cross entropy",
@@ -525,7 +531,7 @@ assert told > ce + 0.03, "knowing the matrix should help"
 # estimate.
 
 # %%
-from nlcourse.noise_estimation import matrix_error
+from nlcourse.noise.estimation import matrix_error
 
 estimate = guessing.matrix.cpu()
 plots.show(
@@ -739,7 +745,7 @@ plots.show(plots.lines(both, ylim=(0, 1), ylabel="accuracy"))
 # %%
 from collections import Counter
 
-from nlcourse import results
+from nlcourse.experiments import results
 
 table = results.load("classroom_losses")
 size = Counter(row["seed"] for row in table)  # a seed counts when complete

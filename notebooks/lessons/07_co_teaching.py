@@ -55,10 +55,11 @@
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, plots
-from nlcourse.batches import Images
+from nlcourse import datasets, noise
 from nlcourse.methods import CoTeaching, CrossEntropy, Method
-from nlcourse.training import fit
+from nlcourse.panels import plots
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
 
 data = datasets.load("digits")
 noisy = noise.inject(data, "symmetric", rate=0.4, seed=0)
@@ -92,7 +93,7 @@ def example_losses(method, dataset):
 
 
 # %%
-SETTINGS = {"lr": 0.05, "batch_size": 64, "seed": 0}
+SETTINGS = {"lr": 0.05, "seed": 0, "options": Options(batch_size=64)}
 
 young, old = CrossEntropy(), CrossEntropy()
 fit(young, noisy, epochs=3, **SETTINGS)
@@ -641,7 +642,7 @@ assert average(pair, "two, crossed", "disagree") < average(
 # you saw; on another machine they may differ a little.
 
 # %%
-from nlcourse import results
+from nlcourse.experiments import results
 
 table = results.load("co_teaching_variants")
 
@@ -829,7 +830,7 @@ for seed, (_, mine) in enumerate(high):
 # off and on: can you *see* the difference in one run?
 
 # %%
-from nlcourse.widgets import Explorer, Goal, MethodChoice, Parameter
+from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter
 
 
 def my_co_teaching(assumed_rate, ramp_epochs, cross):
@@ -1038,7 +1039,7 @@ for column in ("test_accuracy", "label_precision", "label_recall"):
 # of noise: mean test accuracy of the last ten epochs.
 
 # %%
-from nlcourse import results
+from nlcourse.experiments import results
 
 board = results.load("classroom_methods")
 kinds = [("symmetric", rate) for rate in (0.2, 0.4, 0.6)]

@@ -54,17 +54,25 @@
 # %%
 import torch
 
-from nlcourse import datasets, noise, plots, results, suspects
-from nlcourse.batches import Images
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
+from nlcourse.lessons.l08 import suspects
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.aum import AUM, WatchedCrossEntropy
 from nlcourse.methods.curriculum import CurriculumNet, density_subsets
 from nlcourse.methods.features import all_features
 from nlcourse.methods.self_learning import SelfLearning, all_prototypes
-from nlcourse.training import fit
+from nlcourse.panels import plots
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
 
 SEED = 0
-SETTINGS = {"lr": 0.05, "device": "cpu", "progress": False, "seed": SEED}
+SETTINGS = {
+    "lr": 0.05,
+    "progress": False,
+    "seed": SEED,
+    "device": "cpu",
+}
 data = datasets.load("digits")
 noisy = noise.inject(data, "symmetric", rate=0.4, seed=SEED)
 given, is_wrong = noisy.labels, noisy.is_wrong
@@ -87,7 +95,9 @@ film, early = suspects.Film(watched), {}
 def look(history):
     film(history)
     if len(history) == 10:
-        early["features"] = all_features(watched.network, images)
+        early["features"] = all_features(
+            watched.network, images.get, len(images)
+        )
 
 
 plain = fit(watched, noisy, epochs=60, on_epoch=look, **SETTINGS)
@@ -620,8 +630,8 @@ assert taught.last["test_accuracy"] > plain.last["test_accuracy"] + 0.05
 # done? With which can it not, wherever you cut?
 
 # %%
-from nlcourse.widgets import Goal
-from nlcourse.widgets.suspect_explorer import Ranking, SuspectExplorer
+from nlcourse.lessons.l08.panel import Ranking, SuspectExplorer
+from nlcourse.panels import Goal
 
 
 def judge(run):

@@ -59,13 +59,15 @@ import torch
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import MultiStepLR
 
-from nlcourse import datasets, noise, plots, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.joint import (
     FromSoftLabels,
     JointOptimization,
     label_loss,
 )
+from nlcourse.panels import plots
 from nlcourse.training import fit
 
 SEED, LR, EPOCHS = 0, 0.05, 40
@@ -619,7 +621,7 @@ assert with_p > without_p + 20
 # green curve shows how many wrongly labelled images are seen through.
 
 # %%
-from nlcourse.widgets import Explorer, Goal, MethodChoice, Parameter
+from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter
 
 
 def my_joint(alpha, beta, hard):

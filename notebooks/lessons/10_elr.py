@@ -54,11 +54,12 @@
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, plots
-from nlcourse.batches import Images
+from nlcourse import datasets, noise
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.elr import ELR, ELRPlus
-from nlcourse.training import fit
+from nlcourse.panels import plots
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
 
 data = datasets.load("digits")
 noisy = noise.inject(data, "symmetric", rate=0.4, seed=0)
@@ -93,7 +94,12 @@ class Recorder:
 
 
 # %%
-SETTINGS = {"lr": 0.05, "epochs": 60, "device": "cpu", "progress": False}
+SETTINGS = {
+    "lr": 0.05,
+    "epochs": 60,
+    "progress": False,
+    "device": "cpu",
+}
 BETA, LAMBDA, TITLE = 0.9, 7.0, "40 % symmetric noise"
 
 ordinary, packaged = CrossEntropy(), ELR(BETA, LAMBDA)
@@ -562,7 +568,7 @@ assert near < 1e-10
 # %%
 from statistics import mean, stdev
 
-from nlcourse import results
+from nlcourse.experiments import results
 
 rows = results.load("classroom_elr")
 print(f"{len(rows)} recorded runs on {rows[0]['device']}")
@@ -651,7 +657,7 @@ for kind, paper in table1.items():
 # term, a strong one, and one that is far too strong.
 
 # %%
-from nlcourse.widgets import Explorer, Goal, MethodChoice, Parameter
+from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter
 
 
 def my_elr(beta, lambda_):
@@ -898,7 +904,7 @@ assert sure[True] < 0.8 * sure[False]
 # it has become, and how much of its **direction** is left.
 
 # %%
-from nlcourse.preact_resnet import PreActBlock, preact_resnet18
+from nlcourse.training.preact_resnet import PreActBlock, preact_resnet18
 
 for legacy in (False, True):
     network = preact_resnet18((3, 32, 32), 10, legacy_shortcut=legacy)

@@ -55,11 +55,12 @@ from sklearn.metrics import roc_auc_score
 from sklearn.mixture import GaussianMixture
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, plots
-from nlcourse.batches import Images
+from nlcourse import datasets, noise
+from nlcourse.lessons.l11.panel import draw_split, split_of
 from nlcourse.methods import CrossEntropy, DivideMix, FixMatch
-from nlcourse.training import fit
-from nlcourse.widgets.mixture_explorer import draw_split, split_of
+from nlcourse.panels import plots
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
 
 SEED = 0
 data = datasets.load("digits")
@@ -89,7 +90,12 @@ def look(method):
     return -p[0, torch.arange(len(given)), given].clamp(1e-9).log(), p
 
 
-SETTINGS = {"lr": 0.05, "seed": SEED, "device": "cpu", "progress": False}
+SETTINGS = {
+    "lr": 0.05,
+    "seed": SEED,
+    "progress": False,
+    "device": "cpu",
+}
 CLASSROOM = {"warm_up": 5, "views": 1}
 ordinary, packaged = CrossEntropy(), DivideMix(**CLASSROOM)
 losses_ce, film = [], []
@@ -617,8 +623,8 @@ assert medians["with the penalty"][-1] > 1.5 * medians["without"][-1]
 # Below the panel are tries from code, for those who only read.
 
 # %%
-from nlcourse.widgets import Goal
-from nlcourse.widgets.mixture_explorer import MixtureExplorer
+from nlcourse.lessons.l11.panel import MixtureExplorer
+from nlcourse.panels import Goal
 
 
 def judge(run):
@@ -676,7 +682,7 @@ assert max(ends[1:]) > ends[0]
 # %%
 from statistics import mean, stdev
 
-from nlcourse import results
+from nlcourse.experiments import results
 
 rows = results.load("classroom_dividemix")
 print(f"{len(rows)} recorded runs on {rows[0]['device']}")

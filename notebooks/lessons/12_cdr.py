@@ -51,11 +51,12 @@ import copy
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, plots
-from nlcourse.batches import Images
-from nlcourse.early_stopping import EarlyStopping
+from nlcourse import datasets, noise
 from nlcourse.methods import CDR, CrossEntropy
-from nlcourse.training import fit
+from nlcourse.panels import plots
+from nlcourse.training import Options, fit
+from nlcourse.training.batches import Images
+from nlcourse.training.early_stopping import EarlyStopping
 
 SEED = 0
 data = datasets.load("digits")
@@ -74,7 +75,12 @@ print(f"{noisy.noise_rate:.1%} of the {len(noisy.labels)} labels are wrong")
 # label and no test image has a say.
 
 # %%
-SETTINGS = {"lr": 0.05, "seed": SEED, "device": "cpu", "progress": False}
+SETTINGS = {
+    "lr": 0.05,
+    "seed": SEED,
+    "progress": False,
+    "device": "cpu",
+}
 
 
 def train(method, epochs=40, **changes):
@@ -478,7 +484,12 @@ class Film:
 films = {}
 for name, outside, own in (("SGD's", 0.9, 0.0), ("its own", 0.0, 0.9)):
     film = Film(own)
-    fit(film.method, noisy, epochs=2, **SETTINGS | {"momentum": outside})
+    fit(
+        film.method,
+        noisy,
+        epochs=2,
+        **SETTINGS | {"device": "cpu", "options": Options(momentum=outside)},
+    )
     moved = torch.tensor(film.moved).mean(dim=0)
     films[name] = film, moved[1] / moved[0]
     print(f"momentum {name:8} others move {films[name][1]:.0%} as far")
@@ -506,7 +517,7 @@ assert ever[20] > 0.75  # one epoch has 21 steps
 # %%
 from statistics import mean, stdev
 
-from nlcourse import results
+from nlcourse.experiments import results
 
 rows = results.load("classroom_cdr")
 print(f"{len(rows)} recorded runs on {rows[0]['device']}")
@@ -863,7 +874,7 @@ for kind in KINDS[:3]:
 # and switch to the paper's rule: does it forgive as much?
 
 # %%
-from nlcourse.widgets import Explorer, Goal, MethodChoice, Parameter
+from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter
 
 
 def my_cdr(assumed_rate, papers_rule):

@@ -57,7 +57,9 @@ from statistics import mean, stdev
 import torch
 from scipy.stats import spearmanr
 
-from nlcourse import datasets, noise, papers, plots, recipes, results
+from nlcourse import datasets, noise
+from nlcourse.experiments import papers, recipes, results
+from nlcourse.panels import plots
 
 SEED = 0
 data = datasets.load("digits")
@@ -65,7 +67,7 @@ noisy = noise.inject(data, "symmetric", rate=0.4, seed=SEED)
 print(f"{noisy.noise_rate:.1%} of {len(noisy.labels)} labels are wrong")
 
 # %%
-QUIET = {"seed": SEED, "device": "cpu", "progress": False}
+QUIET = {"seed": SEED, "progress": False, "device": "cpu"}
 match = {}
 for name in ("cross-entropy", "co-teaching", "elr"):
     recipe = recipes.find("classroom", name)
@@ -195,9 +197,9 @@ chosen_accuracy = check(chosen_accuracy)
 # trains on the rest, and `EarlyStopping` watches.
 
 # %%
-from nlcourse.early_stopping import EarlyStopping
 from nlcourse.methods import CrossEntropy
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.early_stopping import EarlyStopping
 
 method = CrossEntropy()
 watch = EarlyStopping(method, noisy, seed=SEED)
@@ -853,9 +855,9 @@ class Mine(Method):
 # or more, 30 epochs or more). Then let *mine* win somewhere.
 
 # %%
-from nlcourse.human_noise import human_matrix, rescale
-from nlcourse.widgets import Goal
-from nlcourse.widgets.arena import Arena
+from nlcourse.lessons.l13.panel import Arena
+from nlcourse.noise.human import human_matrix, rescale
+from nlcourse.panels import Goal
 
 
 def human(dataset, rate, seed):
@@ -911,7 +913,7 @@ assert [one.reached for one in arena.tries] == [False, True]
 from pathlib import Path
 from tempfile import mkdtemp
 
-from nlcourse import board
+from nlcourse.lessons.l13 import board
 
 path = Path(mkdtemp()) / "board.csv"  # in class: a folder that all can write
 entry = fit(Mine(), noisy, epochs=60, **QUIET)

@@ -1,0 +1,1 @@
+"""Experiments: recipes, plans of many runs, their tables, and the numbers of the papers."""

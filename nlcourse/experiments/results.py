@@ -1,0 +1,282 @@
+"""Measured tables: one row a run, kept with what made it.
+
+The tables lie in ``results/`` as CSV, each beside the script that writes it. A row is appended as
+soon as its run ends, and a run that the table already holds is not made again, so that a script can
+be stopped and called again at will. Lessons load a table where making it would take too long, and
+say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import functools
+import io
+import math
+import platform
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ..datasets.locks import lock_of
+from ..training.history import History
+
+FOLDER = Path(__file__).parents[2] / "results"
+MEASURED = ("best", "last", "mean_of_last_ten", "memorized")  # of a run, see `summary`
+
+
+def load(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
+    """Return the rows of a stored table, as text.
+
+    Args:
+        name: of the table, without ``.csv``.
+        folder: where the tables lie.
+
+    Raises:
+        FileNotFoundError: there is no such table; the message names those that there are.
+    """
+    path = folder / f"{name}.csv"
+    if not path.exists():
+        there = ", ".join(sorted(each.stem for each in folder.glob("*.csv"))) or "none"
+        raise FileNotFoundError(f"There is no table {path}; there are {there}")
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def numbers(rows: list[dict[str, str]], column: str, **which: object) -> list[float]:
+    """Return a column of the rows whose other columns have the given values, in their order.
+
+    Args:
+        rows: of a table.
+        column: the one to return.
+        which: value by column; compared as text, numbers as numbers.
+    """
+    return [float(row[column]) for row in rows if all(_same(row[k], v) for k, v in which.items())]
+
+
+def ranking(
+    rows: list[dict[str, str]], noise: str, rate: object, column: str = "mean_of_last_ten"
+) -> dict[str, float]:
+    """Return the mean over the seeds (%) by method, the best first.
+
+    A run that diverged has no last epochs: its mean of the last ten would be one of the epochs
+    before. It counts with what it came to, its last accuracy.
+
+    Args:
+        rows: of a table of methods.
+        noise: kind of noise.
+        rate: of that noise.
+        column: what to rank by.
+    """
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if _same(row["noise"], noise) and _same(row["rate"], rate):
+            value = float(row["last" if row["ended"] else column])
+            found.setdefault(row["method"], []).append(100 * value)
+    means = {name: sum(values) / len(values) for name, values in found.items()}
+    known = {name: value for name, value in means.items() if not math.isnan(value)}
+    return dict(sorted(known.items(), key=lambda pair: -pair[1]))
+
+
+def _same(text: str, value: object) -> bool:
+    return float(text) == value if isinstance(value, (int, float)) and text else text == str(value)
+
+
+class TableInUse(RuntimeError):  # noqa: N818 - says what is so, as FileExistsError does
+    """Another process adds rows to this table."""
+
+
+class Table:
+    """A table that is being measured.
+
+    Args:
+        path: the CSV file; made with its first row.
+        key: the columns that tell one run from another.
+    """
+
+    def __init__(self, path: Path, key: tuple[str, ...]) -> None:
+        """Read what is already there; the file stays as it is until a row is added."""
+        self.path, self.key = Path(path), key
+        self._ends_whole = False  # nobody has looked at the last line yet
+        self._read()
+
+    def _read(self) -> None:
+        self._columns, rows = [], []
+        if self.path.exists():
+            with open(self.path, newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = [row for row in reader if None not in row.values()]  # no half lines
+                self._columns = list(reader.fieldnames or ())
+        self._done = {tuple(row[name] for name in self.key) for row in rows}
+
+    def _be_whole(self) -> None:
+        _end_whole(self.path)
+        self._ends_whole = True
+        self._read()  # what was added since
+
+    def __contains__(self, run: tuple) -> bool:
+        """Say whether the run with these values of the key is in the table."""
+        return tuple(str(value) for value in run) in self._done
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other processes out while rows are added: two would make the same runs twice.
+
+        The operating system lets go when the process ends, however it ends.
+
+        Raises:
+            TableInUse: another process adds rows to this table.
+        """
+        from filelock import Timeout
+
+        lock = lock_of(self.path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise TableInUse(
+                f"Another process adds rows to {self.path}: wait until it has ended, or name "
+                "another table"
+            ) from None
+        try:
+            self._be_whole()
+            yield
+        finally:
+            lock.release()
+
+    def fill(self, runs: Iterable[Mapping], measure: Callable[[Mapping], Mapping]) -> None:
+        """Make the runs that are missing, one after the other, and keep other processes out.
+
+        Args:
+            runs: in their order; each with the values of the key.
+            measure: makes a run and returns its row.
+
+        Raises:
+            TableInUse: another process adds rows to this table.
+        """
+        with self.held():
+            for run in runs:
+                if tuple(run[name] for name in self.key) not in self:
+                    self.add(measure(run))
+
+    def add(self, row: dict[str, object]) -> None:
+        """Append a row, with device, versions and commit.
+
+        A row that was made on another machine brings its own.
+
+        Raises:
+            ValueError: the row has other columns than the table.
+        """
+        own = provenance()
+        row = row | {name: row.get(name, value) for name, value in own.items()}
+        if not self._ends_whole:
+            self._be_whole()
+        if self._columns and set(row) != set(self._columns):
+            odd = ", ".join(sorted(set(row) ^ set(self._columns)))
+            raise ValueError(f"{self.path} and the new row differ in their columns: {odd}")
+        self._write(row)
+        self._done.add(tuple(str(row[name]) for name in self.key))
+
+    def _write(self, row: dict[str, object]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns or list(row), lineterminator="\n")
+        if not self._columns:
+            self._columns = list(row)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            writer.writeheader()
+        writer.writerow(row)
+        with open(self.path, "a", newline="", encoding="utf-8") as file:
+            file.write(text.getvalue())  # the first row and its header in one piece
+
+
+def _end_whole(path: Path) -> None:
+    """Let the file end with a whole line, so that the next row is not glued to half a one.
+
+    That is what a process leaves that is killed (or a disk that is full) while it writes. A last
+    line that has all its columns lacks its end only, as some editors leave it, and gets one.
+    """
+    written = path.read_bytes() if path.exists() else b""
+    if not written or written.endswith(b"\n"):
+        return
+    begin = written.rfind(b"\n") + 1
+    head, last = (_cells(line) for line in (written.splitlines()[0], written[begin:]))
+    with open(path, "r+b") as file:
+        if begin and len(last) == len(head):
+            file.seek(0, io.SEEK_END)
+            file.write(b"\n")
+        else:
+            file.truncate(begin)
+
+
+def _cells(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode(errors="replace")]))
+
+
+def trained(train: Callable[..., History], *inputs, **options) -> tuple[History, str]:
+    """Call ``train(*inputs, **options)``; a run that diverges is a result too, as far as it came.
+
+    Returns:
+        The history, and what a table says of its end: "diverged in epoch 3", else "".
+    """
+    from ..training import DivergedError
+
+    try:
+        return train(*inputs, **options), ""
+    except DivergedError as error:
+        return error.history, f"diverged in epoch {len(error.history) + 1}"
+
+
+def summary(history: History) -> dict[str, str]:
+    """Return what every table says of a run, shares with four digits; nan without an epoch.
+
+    Where `fit` has noted it, "device" says on what it was computed.
+
+    Raises:
+        KeyboardInterrupt: the run was stopped; half a run is no row, and whoever stopped it wants
+            no other to begin.
+    """
+    if history.stopped:
+        raise KeyboardInterrupt(history.stopped)
+    measured = dict.fromkeys(MEASURED, math.nan)
+    if len(history):
+        measured = {
+            "best": history.best("test_accuracy"),
+            "last": history.last["test_accuracy"],
+            "mean_of_last_ten": history.mean_last("test_accuracy", 10),
+            "memorized": history.last["wrong_as_given"],
+        }
+    row = {"epochs": str(len(history))}
+    row |= {name: f"{value:.4f}" for name, value in measured.items()}
+    row["seconds"] = f"{sum(history['seconds']):.1f}"
+    if "computed_on" in history.settings:
+        row["device"] = history.settings["computed_on"]
+    return row
+
+
+def provenance(device: str | None = None) -> dict[str, str]:
+    """Return on what a run was made: device, versions, commit ("+" with uncommitted changes).
+
+    Args:
+        device: where; the one that `fit` finds by itself when left out.
+    """
+    import torch
+
+    from ..training import find_device
+    from ..training.acceleration import name_of
+
+    return {
+        "device": name_of(device or find_device()),
+        "versions": f"python {platform.python_version()}, torch {torch.__version__}",
+        "commit": _commit(),
+    }
+
+
+@functools.cache  # a process runs the code that it began with
+def _commit() -> str:
+    git = functools.partial(subprocess.run, cwd=FOLDER.parent, capture_output=True, text=True)
+    try:
+        commit = git(["git", "rev-parse", "--short", "HEAD"], check=True).stdout.strip()
+        # The tables that are being written do not count.
+        changed = git(["git", "diff", "--quiet", "HEAD", "--", ".", ":!results/*.csv"])
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return commit + ("+" if changed.returncode else "")

@@ -1,0 +1,50 @@
+"""Adversarial training as a regulariser. Explained in lesson 02.
+
+Goodfellow et al. 2015 (arXiv 1412.6572): half of the loss is that of images moved a little to where
+the network errs. Arpit et al. 2017 (arXiv 1706.05394) use it, with dropout, against memorization;
+they move the images with their own search, we with one step to the corner of the box.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...base import Batch, Method
+
+
+class AdversarialTraining(Method):
+    """Cross entropy on the images and on their adversarial neighbours.
+
+    Args:
+        radius: how far a pixel may move, on the scale of the network's input.
+        weight: share of the neighbours in the loss, in [0, 1]; 0 is plain cross entropy.
+
+    Raises:
+        ValueError: a negative radius, or a weight that is no share.
+    """
+
+    def __init__(self, radius: float, weight: float = 0.5) -> None:
+        """Make the method."""
+        super().__init__()
+        if not (radius >= 0 and math.isfinite(radius)):
+            raise ValueError(f"Expected a finite `radius` of at least 0, got {radius}")
+        if not 0 <= weight <= 1:
+            raise ValueError(f"Expected `weight` in [0, 1], got {weight}")
+        self.radius, self.weight = radius, weight
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Mix the loss at x, 1 - weight of it, with that at x + radius * sign(gradient at x)."""
+        images, labels = batch.images, batch.labels
+        plain = F.cross_entropy(self.network(images), labels)
+        moved = images + self.radius * self.gradient(images, labels).sign()
+        return torch.lerp(plain, F.cross_entropy(self.network(moved), labels), self.weight)
+
+    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the gradient of the loss with respect to the pixels, same shape as `images`."""
+        images = images.detach().requires_grad_()
+        loss = F.cross_entropy(self.network(images), labels, reduction="sum")
+        return torch.autograd.grad(loss, images)[0]

@@ -1,0 +1,663 @@
+"""Lesson 03: how labels go wrong. Transition matrices, drawing from them, estimating them.
+
+3.3 draws at random, so that two right answers differ: its judge looks at properties, and names the
+kind in which a property fails. Patrini et al. 2017 (arXiv 1609.03683) for 3.4.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import noise
+from ..checks.draws import (
+    SIGMAS,
+    as_classes,
+    ask_in_a_row,
+    ask_often,
+    ask_twice,
+    broken,
+    draws_anew,
+    generator_mistakes,
+    independent,
+    repeatable,
+)
+from ..checks.engine import SEED
+from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from ..checks.inputs import random_rows
+from ..checks.judges import as_tensor, numbers
+
+# As a student would write them: the package's own functions also check their arguments.
+
+
+def symmetric_matrix(num_classes, rate, include_true=False):
+    """Solution of 3.1."""
+    share = rate / (num_classes if include_true else num_classes - 1)
+    matrix = torch.full((num_classes, num_classes), share)
+    stays = 1 - rate + share if include_true else 1 - rate
+    return matrix.fill_diagonal_(stays)
+
+
+def pairflip_matrix(num_classes, rate):
+    """Solution of 3.2."""
+    stays = torch.eye(num_classes)
+    goes = stays.roll(1, dims=1)
+    return (1 - rate) * stays + rate * goes
+
+
+def corrupt(labels: Tensor, matrix: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Draw a given label for each true label from its row of the matrix.
+
+    Args:
+        labels: true labels, int64 ``(n,)``, left as they are.
+        matrix: float ``(C, C)``, row = true class.
+        generator: source of all randomness; None takes torch's own.
+
+    Returns:
+        Given labels, int64 ``(n,)``.
+    """
+    rows = matrix[labels]
+    return torch.multinomial(rows, 1, generator=generator).squeeze(1)
+
+
+def estimate_transition(probabilities: Tensor) -> Tensor:
+    """Return the predictions at the example that is surest of each class.
+
+    Args:
+        probabilities: float ``(n, C)``, rows sum to 1.
+
+    Returns:
+        ``(C, C)``, row = true class.
+    """
+    surest = probabilities.argmax(dim=0)
+    return probabilities[surest]
+
+
+# 3.1 and 3.2: matrices ---------------------------------------------------------------------------
+
+
+def _same_matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge a matrix number by number; the dtype is free."""
+    problem = numbers(got, expected, arguments, what="probabilities")
+    if problem is None or problem.kind != "value":
+        return problem
+    matrix = as_tensor(got)
+    row, column = divmod(int((matrix - expected).abs().nan_to_num(9).argmax()), matrix.shape[1])
+    says = (
+        f"row {row}, column {column} is {matrix[row, column].item():.4g} where "
+        f"{expected[row, column].item():.4g} is expected"
+    )
+    sums = matrix.double().sum(dim=1)
+    if (sums - 1).abs().max() > 1e-3:
+        worst = int((sums - 1).abs().argmax())
+        says += f" (row {worst} sums to {sums[worst].item():.4g}, not to 1)"
+    return Mismatch("value", says)
+
+
+def _symmetric_cases() -> list[Case]:
+    def case(name: str, num_classes: int, rate: float, *include_true: bool) -> Case:
+        values = (num_classes, rate, *include_true)
+        names = ("num_classes", "rate", "include_true")
+        return Case(name, dict(zip(names, values, strict=False)))
+
+    return [
+        case("three classes", 3, 0.2),
+        case("no noise", 3, 0.0),
+        case("two classes", 2, 0.3),
+        case("five classes", 5, 0.4),
+        case("most labels wrong", 4, 0.9),
+        case("every label wrong", 4, 1.0),
+        case("ten classes", 10, 0.45),
+        case("said to be without the true class", 5, 0.4, False),
+        case("with the true class, five classes", 5, 0.4, True),
+        case("with the true class, two classes", 2, 0.3, True),
+        case("with the true class, no noise", 3, 0.0, True),
+        case("with the true class, all redrawn", 4, 1.0, True),
+        case("with the true class, ten classes", 10, 0.5, True),
+        case("with the true class, most redrawn", 6, 0.9, True),
+    ]
+
+
+def _constant(num_classes: int, off: float, diagonal: float) -> Tensor:
+    return torch.full((num_classes, num_classes), float(off)).fill_diagonal_(float(diagonal))
+
+
+def _divides_by_all(num_classes, rate, include_true=False):
+    right = symmetric_matrix(num_classes, rate, include_true)
+    return right if include_true else _constant(num_classes, rate / num_classes, 1 - rate)
+
+
+def _forgets_the_lucky(num_classes, rate, include_true=False):
+    right = symmetric_matrix(num_classes, rate, include_true)
+    return _constant(num_classes, rate / num_classes, 1 - rate) if include_true else right
+
+
+def _twice_the_same_rate(num_classes, rate, include_true=False):
+    # Makes the including kind end up with `rate` wrong labels: then both kinds are one.
+    return symmetric_matrix(num_classes, rate)
+
+
+SYMMETRIC_MATRIX = Exercise(
+    number="3.1",
+    reference=noise.symmetric_matrix,
+    solution=symmetric_matrix,
+    cases=_symmetric_cases,
+    judge=_same_matrix,
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    hints=(
+        "A row tells what happens to one true class. How much of it leaves, and among how many "
+        "classes is that shared: are there C of them or C - 1?",
+        "Without the true class: T[i, j] = r / (C - 1), T[i, i] = 1 - r. With it: "
+        "T[i, j] = r / C, T[i, i] = 1 - r + r / C.",
+        "share = ...   # what each other class gets: rate, divided among how many?\n"
+        "matrix = torch.full((num_classes, num_classes), share)   # then fill_diagonal_",
+    ),
+    misconceptions=(
+        Misconception(
+            "shares the wrong labels among all classes",
+            "Does each row sum to 1? Among how many *other* classes is the rate shared?",
+            _divides_by_all,
+        ),
+        Misconception(
+            "never redraws the true class",
+            "With `include_true` a redrawn label may be right by luck: where does that show?",
+            _twice_the_same_rate,
+        ),
+        Misconception(
+            "always redraws from all classes",
+            "Without `include_true`, what share of the labels should end up wrong?",
+            lambda num_classes, rate, include_true=False: symmetric_matrix(num_classes, rate, True),
+        ),
+        Misconception(
+            "exchanges the two conventions",
+            "Which value of `include_true` lets a redrawn label be the true one?",
+            lambda num_classes, rate, include_true=False: symmetric_matrix(
+                num_classes, rate, not include_true
+            ),
+        ),
+        Misconception(
+            "forgets that a redrawn label may be right",
+            "One redrawn label in C comes back to its own class. On which entry does it belong?",
+            _forgets_the_lucky,
+        ),
+        Misconception(
+            "gives every wrong class the whole rate",
+            "The rate is that of *any* wrong label. What does one wrong class get of it?",
+            lambda num_classes, rate, include_true=False: _constant(num_classes, rate, 1 - rate),
+        ),
+        Misconception(
+            "puts the rate on the diagonal",
+            "The diagonal says how often a label stays right. Is `rate` the share that stays?",
+            lambda num_classes, rate, include_true=False: symmetric_matrix(
+                num_classes, 1 - rate, include_true
+            ),
+        ),
+    ),
+)
+
+
+def _pairflip_cases() -> list[Case]:
+    def case(name: str, num_classes: int, rate: float) -> Case:
+        return Case(name, {"num_classes": num_classes, "rate": rate})
+
+    return [
+        case("three classes", 3, 0.2),
+        case("no noise", 3, 0.0),
+        case("four classes", 4, 0.3),
+        case("five classes", 5, 0.45),
+        case("six classes", 6, 0.1),
+        case("every label wrong", 4, 1.0),
+        case("ten classes", 10, 0.45),
+        case("ten classes, more", 10, 0.7),
+        case("seven classes", 7, 0.25),
+        case("two classes", 2, 0.3),
+    ]
+
+
+def _no_way_round(num_classes: int, rate: float, last: float) -> Tensor:
+    matrix = pairflip_matrix(num_classes, rate)
+    matrix[-1] = 0
+    matrix[-1, -1] = last
+    return matrix
+
+
+def _in_pairs(num_classes, rate):
+    matrix = (1 - rate) * torch.eye(num_classes)
+    for i in range(num_classes):
+        partner = i ^ 1
+        matrix[i, partner if partner < num_classes else i] += rate
+    return matrix
+
+
+def _both_sides(num_classes, rate):
+    there = pairflip_matrix(num_classes, rate)
+    return (there + there.T) / 2
+
+
+PAIRFLIP_MATRIX = Exercise(
+    number="3.2",
+    reference=noise.pairflip_matrix,
+    solution=pairflip_matrix,
+    cases=_pairflip_cases,
+    judge=_same_matrix,
+    difficulty=2,
+    importance=4,
+    minutes=8,
+    hints=(
+        "How many entries of a row are not 0? And where does the last class go, which has no "
+        "next one?",
+        "T[i, i] = 1 - r, T[i, (i + 1) mod C] = r, all others 0.",
+        "stays = torch.eye(num_classes)\n"
+        "goes = ...   # the same ones, each moved by a column: Tensor.roll",
+    ),
+    misconceptions=(
+        Misconception(
+            "flips to the class before",
+            "Row = true class, column = given label. To which column does row 0 send its labels?",
+            lambda num_classes, rate: pairflip_matrix(num_classes, rate).T,
+        ),
+        Misconception(
+            "leaves the last class as it is",
+            "After the last class the count begins again: which class is (C - 1 + 1) mod C?",
+            lambda num_classes, rate: _no_way_round(num_classes, rate, 1.0),
+        ),
+        Misconception(
+            "loses the wrong labels of the last class",
+            "Does the last row sum to 1? Its wrong labels have to go somewhere.",
+            lambda num_classes, rate: _no_way_round(num_classes, rate, 1 - rate),
+        ),
+        Misconception(
+            "exchanges the classes in pairs",
+            "Despite the name, nothing comes back: 0 goes to 1, and 1 goes where?",
+            _in_pairs,
+        ),
+        Misconception(
+            "flips to both neighbours",
+            "A class has one neighbour here: how many entries of a row differ from 0?",
+            _both_sides,
+        ),
+        Misconception(
+            "keeps the rate and flips the rest",
+            "With a rate of 0 nothing may change: what stands on the diagonal then?",
+            lambda num_classes, rate: pairflip_matrix(num_classes, 1 - rate),
+        ),
+        Misconception(
+            "spreads the wrong labels over all classes",
+            "That is symmetric noise. How many wrong classes does pair flip know?",
+            lambda num_classes, rate: symmetric_matrix(num_classes, rate),
+        ),
+    ),
+)
+
+
+# 3.3 corrupt -------------------------------------------------------------------------------------
+
+
+def _exchange_matrix() -> Tensor:
+    """Two classes that are mistaken for each other, one that goes to a third, one that stays."""
+    return torch.tensor(
+        [
+            [0.6, 0.4, 0.0, 0.0],
+            [0.4, 0.6, 0.0, 0.0],
+            [0.1, 0.0, 0.7, 0.2],
+            [0.0, 0.0, 0.0, 1.0],
+        ]
+    )
+
+
+def _corrupt_cases() -> list[Case]:
+    def case(name: str, labels: Tensor, matrix: Tensor, **more: Any) -> Case:
+        generator = torch.Generator().manual_seed(SEED)
+        return Case(name, {"labels": labels, "matrix": matrix, "generator": generator}, **more)
+
+    four, many = torch.arange(4), torch.arange(6000) % 4
+    ring = noise.pairflip_matrix(4, 1.0)
+    uneven = torch.tensor([[0.1, 0.3, 0.6], [0.5, 0.5, 0.0], [0.0, 0.2, 0.8]])
+    forty = torch.zeros(40, dtype=torch.int64)
+    return [
+        case("nothing changes", four, torch.eye(4)),
+        case("everybody moves one on", four, ring),
+        case("one label", torch.tensor([2]), ring),
+        case("one class many times", torch.full((6,), 3), ring),
+        case("pair flip, many labels", many, noise.pairflip_matrix(4, 0.3)),
+        case("symmetric, many labels", many, noise.symmetric_matrix(4, 0.4)),
+        case("two classes mistaken for each other", many, _exchange_matrix()),
+        case("every row another", torch.arange(6000) % 3, uneven),
+        case("most labels wrong", many, noise.pairflip_matrix(4, 0.8)),
+        case("sorted labels", many.sort().values, noise.symmetric_matrix(4, 0.4)),
+        case("32 bits", many, noise.pairflip_matrix(4, 0.45).float()),
+        case("the same seed twice", many, _exchange_matrix(), ask=ask_twice, judge=repeatable),
+        case("twice in a row", many, _exchange_matrix(), ask=ask_in_a_row, judge=draws_anew),
+        case(
+            "40 labels, 40 times",
+            forty,
+            noise.symmetric_matrix(3, 0.5),
+            ask=ask_often,
+            judge=partial(independent, group="all labels of a class"),
+        ),
+    ]
+
+
+def _drawn_from_the_rows(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge one draw: shape, impossible labels, then how often each label came."""
+    labels, matrix = arguments["labels"], arguments["matrix"].double()
+    new = as_classes(got, labels, len(matrix))
+    if isinstance(new, Mismatch):
+        return new
+    counts = (labels * len(matrix) + new).bincount(minlength=matrix.numel()).view_as(matrix)
+    return _impossible(counts, matrix) or _shares(counts, matrix) or _all_over(labels, new, matrix)
+
+
+def _impossible(counts: Tensor, matrix: Tensor) -> Mismatch | None:
+    never = (counts > 0) & (matrix == 0)
+    if not never.any():
+        return None
+    row, column = never.nonzero()[0].tolist()
+    moved = int(counts.sum() - counts.diagonal().sum())
+    along_columns = bool((matrix.T[counts > 0] > 0).all())
+    kind = "transposed" if along_columns else "any class"
+    return broken(
+        kind if moved else "nothing changed",
+        "labels come out that the matrix gives probability 0" if moved else "no label has changed",
+        got=f"class {row} was given label {column}, {counts[row, column]} times",
+        expected=f"row {row} of the matrix: {[round(p, 3) for p in matrix[row].tolist()]}",
+    )
+
+
+def _shares(counts: Tensor, matrix: Tensor) -> Mismatch | None:
+    """Judge the counts of each row against the binomial band of its probability."""
+    n = counts.sum(dim=1, keepdim=True)
+    spread = SIGMAS * (n * matrix * (1 - matrix)).sqrt() + 1e-6
+    off = (counts - n * matrix).abs() > spread
+    if not off.any():
+        return None
+    row, column = off.nonzero()[0].tolist()
+    single = (counts.max(dim=1).values == n[:, 0]) & (matrix.max(dim=1).values < 1)
+    if single.any():
+        kind, says = "one label a class", "all examples of a class are given the same label"
+    else:
+        kept, should = int(counts.diagonal().sum()), (n[:, 0] * matrix.diagonal()).sum()
+        band = SIGMAS * math.sqrt(len(matrix) * float(n.max()))
+        kind = "other labels" if abs(kept - should) < band else "too few changed"
+        kind = "too many changed" if kept < should - band else kind
+        says = f"the given labels do not follow the rows of the matrix: {kind}"
+    return broken(
+        kind,
+        says,
+        got=f"{counts[row, column]} of {n[row, 0]} labels of class {row} became {column}",
+        expected=f"about {(n[row, 0] * matrix[row, column]).item():.0f}",
+    )
+
+
+def _all_over(labels: Tensor, new: Tensor, matrix: Tensor) -> Mismatch | None:
+    # Within a class, 300 examples in a row that all stay: at 10 % noise that is 0.9^300.
+    for c in range(len(matrix)):
+        stays = matrix[c, c]
+        parts = (new[labels == c] != c).split(300)
+        if len(parts) > 2 and 0.1 < stays < 0.9 and not all(p.any() for p in parts[:-1]):
+            return broken(
+                "one stretch",
+                "the changed labels of a class stand together in one stretch",
+                expected="changed labels all over the data set",
+            )
+    return None
+
+
+def _draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.multinomial(rows.double(), 1, generator=generator).squeeze(1)
+
+
+def _transposed(labels, matrix, generator=None):
+    columns = matrix.T[labels]
+    return _draw(columns / columns.sum(1, keepdim=True).clamp_min(1e-9) + 1e-12, generator)
+
+
+def _most_probable(labels, matrix, generator=None):
+    return matrix[labels].argmax(dim=1)
+
+
+def _one_a_class(labels, matrix, generator=None):
+    return _draw(matrix, generator)[labels]
+
+
+def _cascade(labels, matrix, generator=None):
+    # Class after class in one array, as the code of ELR, CDR and APL: a 0 that has just become a 1
+    # is met again among the 1s.
+    new = labels.clone()
+    for c in range(len(matrix)):
+        members = (new == c).nonzero().flatten()
+        if len(members):
+            new[members] = _draw(matrix[c].expand(len(members), -1), generator)
+    return new
+
+
+def _any_wrong_class(labels, matrix, generator=None):
+    classes = len(matrix)
+    wrong = torch.rand(len(labels), generator=generator) >= matrix.diagonal()[labels]
+    shift = torch.randint(1, classes, labels.shape, generator=generator)
+    return torch.where(wrong, (labels + shift) % classes, labels)
+
+
+def _any_class(labels, matrix, generator=None):
+    wrong = torch.rand(len(labels), generator=generator) >= matrix.diagonal()[labels]
+    drawn = torch.randint(len(matrix), labels.shape, generator=generator)
+    return torch.where(wrong, drawn, labels)
+
+
+def _exact_counts(labels, matrix, generator=None, shuffle=True):
+    new = labels.clone()
+    for c in range(len(matrix)):
+        members = (labels == c).nonzero().flatten()
+        if shuffle:
+            members = members[torch.randperm(len(members), generator=generator)]
+        bounds = (matrix[c].double().cumsum(0) * len(members)).round().long()
+        bounds[-1] = len(members)
+        repeats = bounds.diff(prepend=bounds.new_zeros(1))
+        new[members] = torch.arange(len(matrix)).repeat_interleave(repeats)
+    return new
+
+
+def _in_place(labels, matrix, generator=None):
+    return labels.copy_(_draw(matrix[labels], generator))
+
+
+CORRUPT = Exercise(
+    number="3.3",
+    reference=corrupt,
+    cases=_corrupt_cases,
+    judge=_drawn_from_the_rows,
+    difficulty=3,
+    importance=5,
+    minutes=12,
+    hints=(
+        "Which row of the matrix speaks about an example? Can you have the rows of all n examples "
+        "at once, as an (n, C) table?",
+        "ỹᵢ is drawn from row yᵢ of the matrix, each i by itself: P(ỹᵢ = j) = T[yᵢ, j].",
+        "rows = ...   # (n, C): one row of the matrix for each label\n"
+        "torch.multinomial(rows, 1, ...)   # (n, 1); mind the generator, and the shape",
+    ),
+    misconceptions=(
+        Misconception(
+            "reads the matrix along its columns",
+            "Row = true class. Which index of the matrix is the true label?",
+            _transposed,
+        ),
+        Misconception(
+            "takes the most probable label",
+            "A class that is right in most cases would never be wrong: where is the die?",
+            _most_probable,
+        ),
+        Misconception(
+            "draws once for each class",
+            "Two images of one class get the same fate. How many draws do you need, C or n?",
+            _one_a_class,
+        ),
+        Misconception(
+            "goes class after class through one array",
+            "A 0 that became a 1 is then met again among the 1s. "
+            "Which labels decide on the row: the old or the new ones?",
+            _cascade,
+        ),
+        Misconception(
+            "uses the diagonal only",
+            "Whether a label goes wrong is half of the story: where does it go?",
+            _any_wrong_class,
+        ),
+        Misconception(
+            "uses the diagonal only, and draws the new label from all classes",
+            "Whether a label goes wrong is half of the story. The other entries of its row say "
+            "where it goes: do you ask them?",
+            _any_class,
+        ),
+        Misconception(
+            "changes an exact number of labels",
+            "If you saw a single example, how would you decide? Count the changes of many calls.",
+            _exact_counts,
+        ),
+        Misconception(
+            "changes the first examples of each class",
+            "Data sets are often sorted. Which examples should be able to change?",
+            lambda labels, matrix, generator=None: _exact_counts(
+                labels, matrix, generator, shuffle=False
+            ),
+        ),
+        Misconception(
+            "returns a column",
+            "multinomial draws a table (n, 1). What shape do labels have?",
+            lambda labels, matrix, generator=None: _draw(matrix[labels], generator)[:, None],
+        ),
+        *generator_mistakes(corrupt),
+        Misconception(
+            "overwrites the labels it is given",
+            "The true labels are needed again, for measuring. Where do you write to?",
+            _in_place,
+        ),
+    ),
+)
+
+
+# 3.4 estimate_transition -------------------------------------------------------------------------
+
+
+def _estimate_cases() -> list[Case]:
+    def case(name: str, probabilities: Any) -> Case:
+        return Case(name, {"probabilities": torch.as_tensor(probabilities)})
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(n: int, classes: int, dtype: torch.dtype = torch.float32) -> Case:
+        rows = random_rows(n, classes, generator)
+        return case(f"{n} examples, {classes} classes", rows.to(dtype))
+
+    return [
+        case("two classes", [[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]]),
+        case("the surest is no majority", [[0.5, 0.3, 0.2], [0.4, 0.25, 0.35], [0.2, 0.7, 0.1]]),
+        case("never the top class", [[0.8, 0.2], [0.55, 0.45], [0.7, 0.3]]),
+        at_random(4, 3),
+        at_random(6, 2),
+        at_random(20, 4),
+        at_random(50, 3),
+        at_random(200, 5),
+        at_random(500, 10),
+        at_random(100, 10),
+        at_random(60, 6, torch.float64),
+        at_random(3, 5),
+        case("one example", [[0.2, 0.5, 0.3]]),
+    ]
+
+
+def _means_of_predicted(probabilities):
+    predicted = probabilities.argmax(dim=1)
+    rows = [probabilities[predicted == c].mean(dim=0) for c in range(probabilities.shape[1])]
+    return torch.stack(rows)
+
+
+def _published_filter(probabilities):
+    # percentile, zeros through a view, then the largest of what is left: the Keras code.
+    scores, rows = probabilities.clone(), []
+    for c in range(scores.shape[1]):
+        column = scores[:, c]
+        column[column >= column.quantile(0.97)] = 0.0
+        rows.append(scores[column.argmax()].clone())
+    return torch.stack(rows)
+
+
+def _hardened(probabilities):
+    rows = estimate_transition(probabilities)
+    return torch.nn.functional.one_hot(rows.argmax(dim=1), rows.shape[1]).to(rows.dtype)
+
+
+ESTIMATE_TRANSITION = Exercise(
+    number="3.4",
+    reference=estimate_transition,
+    cases=_estimate_cases,
+    judge=_same_matrix,
+    difficulty=3,
+    importance=4,
+    minutes=12,
+    hints=(
+        "Suppose you knew an image that is a 3 beyond doubt. What would the network's prediction "
+        "for it tell you about the labels of 3s? How could you find such an image?",
+        "xⁱ = argmax over x of p(i | x): one example a class. T̂[i, j] = p(j | xⁱ).",
+        "surest = ...   # (C,): for each class a position; argmax along which axis?\n"
+        "...   # the rows of `probabilities` at these positions",
+    ),
+    misconceptions=(
+        Misconception(
+            "averages over the examples predicted as a class",
+            "The estimator asks one example a class, the surest. What does a mean mix in?",
+            _means_of_predicted,
+        ),
+        Misconception(
+            "asks each example for its class",
+            "How many rows has the result? You want one example for each class, not the reverse.",
+            lambda probabilities: probabilities[
+                probabilities.argmax(dim=1).clamp_max(len(probabilities) - 1)
+            ],
+        ),
+        Misconception(
+            "returns the matrix transposed",
+            "Row = true class: does each of your rows sum to 1, or does each column?",
+            lambda probabilities: estimate_transition(probabilities).T,
+        ),
+        Misconception(
+            "returns where the surest examples are",
+            "These are positions. What does the network say about the images there?",
+            lambda probabilities: probabilities.argmax(dim=0),
+        ),
+        Misconception(
+            "returns the largest scores only",
+            "You have the diagonal. What else does the network say about those images?",
+            lambda probabilities: probabilities.max(dim=0).values.diag(),
+        ),
+        Misconception(
+            "takes the least sure examples",
+            "At which end of the scores of class i do you find an image that is surely i?",
+            lambda probabilities: probabilities[probabilities.argmin(dim=0)],
+        ),
+        Misconception(
+            "rounds the predictions to one class",
+            "The doubt of the network is what you are after. Where does it get lost?",
+            _hardened,
+        ),
+        Misconception(
+            "takes the softmax a second time",
+            "These are probabilities already: what does another softmax do to them?",
+            lambda probabilities: estimate_transition(probabilities).softmax(dim=1),
+        ),
+        Misconception(
+            "follows the filter of the published code",
+            "It sets the highest scores to 0 in the predictions themselves. "
+            "Do your rows still sum to 1?",
+            _published_filter,
+        ),
+    ),
+)
+
+EXERCISES = (SYMMETRIC_MATRIX, PAIRFLIP_MATRIX, CORRUPT, ESTIMATE_TRANSITION)

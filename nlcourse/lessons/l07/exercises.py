@@ -1,0 +1,484 @@
+"""Lesson 07: Co-teaching. Han et al. 2018 (arXiv 1804.06872).
+
+How to read an exercise, and to write the next: the reference is the function that the package
+trains with; the cases are questions to it, easy ones first; the judge compares; each misconception
+is a wrong implementation with a name ("it ...") and a hint. The tests go over all exercises by
+themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...methods import co_teaching
+from ..checks.engine import SEED
+from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from ..checks.gradients import NO_GRADIENT, no_gradient
+from ..checks.judges import as_whole_numbers, close, number, pair_of_numbers
+
+# The solutions as a student would write them: the package's own also check their arguments.
+
+
+def forget_rate(epoch, noise_rate, ramp_epochs, exponent=1.0):
+    """Solution of 7.1."""
+    progress = min(epoch**exponent / ramp_epochs, 1.0)
+    return noise_rate * progress
+
+
+def small_loss_indices(losses, forget_rate):
+    """Solution of 7.2."""
+    count = int((1 - forget_rate) * len(losses))
+    return losses.argsort()[:count]
+
+
+def crossed_losses(losses_first, losses_second, kept_by_first, kept_by_second):
+    """Solution of 7.3."""
+    for_first = losses_first[kept_by_second]
+    for_second = losses_second[kept_by_first]
+    return for_first.mean(), for_second.mean()
+
+
+# 7.1 forget_rate ---------------------------------------------------------------------------------
+
+
+def _schedule_cases() -> list[Case]:
+    def case(name: str, epoch: int, noise_rate: float, ramp: float, *exponent: float) -> Case:
+        values = (epoch, noise_rate, ramp, *exponent)
+        names = ("epoch", "noise_rate", "ramp_epochs", "exponent")
+        return Case(name, dict(zip(names, values, strict=False)))
+
+    first = [
+        case("the first epoch", 0, 0.4, 4),
+        case("the second epoch", 1, 0.4, 4),
+        case("halfway up", 2, 0.4, 4),
+        case("the last epoch of the ramp", 3, 0.4, 4),
+        case("the ramp is over", 4, 0.4, 4),
+        case("long after the ramp", 50, 0.4, 4),
+        case("no noise", 3, 0.0, 10),
+        case("a long ramp", 7, 0.45, 15),
+    ]
+    curved = [
+        case(f"exponent {exponent:g}, epoch {epoch}", epoch, 0.5, 10, exponent)
+        for exponent in (1.0, 2.0, 0.5)
+        for epoch in (0, 1, 2, 3, 9, 100)
+    ]
+    return first + curved
+
+
+def _linspace_schedule(epoch, noise_rate, ramp_epochs, exponent=1.0):
+    # The published code fills an array: linspace(0, noise_rate ** exponent, ramp), then the noise
+    # rate.
+    if epoch >= ramp_epochs:
+        return noise_rate
+    return noise_rate**exponent * epoch / max(ramp_epochs - 1, 1)
+
+
+FORGET_RATE = Exercise(
+    number="7.1",
+    reference=co_teaching.forget_rate,
+    solution=forget_rate,
+    cases=_schedule_cases,
+    judge=number,
+    difficulty=2,
+    importance=4,
+    minutes=8,
+    hints=(
+        "How much may be dropped in epoch 0, when no network has learned anything yet? "
+        "And how much in the end?",
+        "1 - R(T) = τ · min(Tᶜ / T_k, 1), with T the epoch, τ the noise rate, T_k the ramp, "
+        "c the exponent.",
+        "progress = ...   # epoch ** exponent, as a part of ramp_epochs\n"
+        "...   # noise_rate times progress, where progress stops at 1",
+    ),
+    misconceptions=(
+        Misconception(
+            "never stops growing",
+            "What share does it drop long after the ramp? No more than the wrong labels should go.",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate * epoch**exponent / ramp_epochs
+            ),
+        ),
+        Misconception(
+            "returns the share to keep",
+            "R(T) of the paper is what stays. This function is asked for what goes.",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                1 - noise_rate * min(epoch**exponent / ramp_epochs, 1)
+            ),
+        ),
+        Misconception(
+            "starts one epoch too early",
+            "The first epoch has number 0: how much has anyone learned by then?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate * min((epoch + 1) ** exponent / ramp_epochs, 1)
+            ),
+        ),
+        Misconception(
+            "follows the linspace of the published code",
+            "That code is done one epoch early, and bends otherwise. "
+            "In which epoch should the full share be reached?",
+            _linspace_schedule,
+        ),
+        Misconception(
+            "stops the fraction at the noise rate",
+            "Which quantity must not exceed the noise rate: the fraction or the result?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate * min(epoch**exponent / ramp_epochs, noise_rate)
+            ),
+        ),
+        Misconception(
+            "climbs to the noise rate before the ramp ends",
+            "Halfway up the ramp half of the noise rate is dropped. Where is the noise rate a "
+            "factor in your result?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: min(
+                epoch**exponent / ramp_epochs, noise_rate
+            ),
+        ),
+        Misconception(
+            "asks the epoch where the ramp ends",
+            "With exponent 2, in which epoch does the fraction of the formula reach 1? "
+            "Ask the fraction, not the epoch.",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate if epoch >= ramp_epochs else noise_rate * epoch**exponent / ramp_epochs
+            ),
+        ),
+        Misconception(
+            "leaves out the exponent",
+            "Compare your result for exponent 1 and exponent 2.",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate * min(epoch / ramp_epochs, 1)
+            ),
+        ),
+        Misconception(
+            "raises the whole fraction to the exponent",
+            "Look at the formula again: what carries the exponent, the epoch or the fraction?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate * min((epoch / ramp_epochs) ** exponent, 1)
+            ),
+        ),
+        Misconception(
+            "falls from the noise rate to 0",
+            "From when on do small losses tell right labels from wrong ones?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
+                noise_rate * (1 - min(epoch**exponent / ramp_epochs, 1))
+            ),
+        ),
+        Misconception(
+            "drops the full share from the first epoch on",
+            "The losses of an untrained network tell nothing: what should be dropped in epoch 0?",
+            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: noise_rate,
+        ),
+    ),
+)
+
+
+# 7.2 small_loss_indices --------------------------------------------------------------------------
+
+
+def _selection_cases() -> list[Case]:
+    def case(name: str, losses: Any, forget_rate: float) -> Case:
+        return Case(name, {"losses": torch.as_tensor(losses), "forget_rate": forget_rate})
+
+    cases = [
+        case("half of four", [0.9, 0.1, 2.5, 0.4], 0.5),
+        case("drop one of four", [0.2, 1.7, 0.6, 0.3], 0.25),
+        case("drop three of four", [3.0, 2.0, 0.5, 1.0], 0.75),
+        case("drop nothing", [2.0, 1.0, 3.0], 0.0),
+        case("half of five", [0.5, 0.4, 0.3, 0.2, 0.1], 0.5),
+        case("losses above and below the rate", [5.0, 7.0, 6.0, 4.0], 0.5),
+        case("equal losses: either may go", [1.0, 0.5, 1.0, 2.0], 0.5),
+        case("64 bits", torch.tensor([0.7, 0.1, 0.4], dtype=torch.float64), 0.34),
+    ]
+    generator = torch.Generator().manual_seed(SEED)
+    for n, rate in [(6, 0.5), (10, 0.25), (16, 0.2), (20, 0.53), (33, 0.125), (64, 0.3)]:
+        cases.append(case(f"{n} losses at random", torch.rand(n, generator=generator) * 4, rate))
+        cases.append(
+            case(f"{n} losses, mostly large", 9 - torch.rand(n, generator=generator), rate)
+        )
+    return [
+        *cases,
+        case("drop everything", [1.0, 2.0], 1.0),
+        case("one example, which stays", [0.3], 0.0),
+        case("one example, which goes", [0.3], 0.5),
+        case("an empty batch", torch.empty(0), 0.2),
+    ]
+
+
+def _same_selection(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge positions: the order is free, and so is the choice between equal losses."""
+    losses = arguments["losses"]
+    indices = as_whole_numbers(got)
+    if isinstance(indices, Mismatch):
+        return indices
+    if indices.dim() != 1:
+        says = f"it has shape {tuple(indices.shape)}, expected a vector of positions"
+        return Mismatch("shape", says)
+    evidence = str(sorted(indices.tolist()))
+    if len(indices) != len(expected):
+        says = f"it keeps {len(indices)} of {len(losses)} examples, expected {len(expected)}"
+        return Mismatch("count", says, evidence=evidence)
+    if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(losses):
+        return Mismatch("range", "a position lies outside the batch", evidence=evidence)
+    if len(indices.unique()) < len(indices):
+        return Mismatch("twice", "it keeps an example twice", evidence=evidence)
+    if torch.equal(losses[indices].sort().values, losses[expected].sort().values):
+        return None
+    return Mismatch("choice", "these are not the smallest losses", evidence=evidence)
+
+
+def _keep(losses: Tensor, forget_rate: float) -> int:
+    return int((1 - forget_rate) * len(losses))
+
+
+SMALL_LOSS_INDICES = Exercise(
+    number="7.2",
+    reference=co_teaching.small_loss_indices,
+    solution=small_loss_indices,
+    cases=_selection_cases,
+    judge=_same_selection,
+    difficulty=2,
+    importance=5,
+    minutes=8,
+    hints=(
+        "Which examples does a network fit first: those labelled right, or those labelled wrong? "
+        "What does that say of their losses?",
+        "Keep k = int((1 - forget_rate) · n) positions: those whose losses are the k smallest.",
+        "count = ...   # how many stay: a whole number\n"
+        "order = losses.argsort()   # positions; which part of them do you need?",
+    ),
+    misconceptions=(
+        Misconception(
+            "keeps the largest losses",
+            "Wrong labels are hard to fit: at which end of the sorted losses do they stand?",
+            lambda losses, forget_rate: losses.argsort(descending=True)[
+                : _keep(losses, forget_rate)
+            ],
+        ),
+        Misconception(
+            "keeps as many as should be dropped",
+            "With `forget_rate` 0.25 and four losses: how many go, and how many stay?",
+            lambda losses, forget_rate: losses.argsort()[: int(forget_rate * len(losses))],
+        ),
+        Misconception(
+            "returns the examples to drop",
+            "The selection goes into training: are these the examples to learn from?",
+            lambda losses, forget_rate: losses.argsort()[_keep(losses, forget_rate) :],
+        ),
+        Misconception(
+            "returns the losses and not their positions",
+            "The caller wants to pick images with the result: sorting gives two things, which one?",
+            lambda losses, forget_rate: losses.sort().values[: _keep(losses, forget_rate)],
+        ),
+        Misconception(
+            "returns ranks and not positions",
+            "The rank says where an example lands; needed is who stands at each place. "
+            "Is one argsort too many?",
+            lambda losses, forget_rate: losses.argsort().argsort()[: _keep(losses, forget_rate)],
+        ),
+        Misconception(
+            "keeps the first examples of the batch",
+            "Where in the result do the losses play a part? "
+            "After sorting the losses themselves their places are lost.",
+            lambda losses, forget_rate: torch.arange(_keep(losses, forget_rate)),
+        ),
+        Misconception(
+            "takes the share for a threshold on the losses",
+            "`forget_rate` is a share of the batch: how many stay when all losses are large?",
+            lambda losses, forget_rate: (losses < forget_rate).nonzero().flatten(),
+        ),
+        Misconception(
+            "rounds the wrong number down",
+            "Round down what stays, not what goes: of five, with half to drop, two stay.",
+            lambda losses, forget_rate: losses.argsort()[
+                : len(losses) - int(forget_rate * len(losses))
+            ],
+        ),
+        Misconception(
+            "returns a mask",
+            "A mask answers yes or no for each example; which function turns it into positions?",
+            lambda losses, forget_rate: losses.argsort().argsort() < _keep(losses, forget_rate),
+        ),
+    ),
+)
+
+
+# 7.3 crossed_losses ------------------------------------------------------------------------------
+
+
+def _crossing_cases() -> list[Case]:
+    def case(
+        name: str, first: Any, second: Any, by_first: Any, by_second: Any, **more: Any
+    ) -> Case:
+        arguments = {
+            "losses_first": torch.as_tensor(first),
+            "losses_second": torch.as_tensor(second),
+            "kept_by_first": torch.as_tensor(by_first),
+            "kept_by_second": torch.as_tensor(by_second),
+        }
+        return Case(name, arguments, **more)
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(n: int, kept: int, **more: Any) -> Case:
+        losses = torch.rand(2, n, generator=generator) * 3
+        by_first, by_second = (torch.randperm(n, generator=generator)[:kept] for _ in "12")
+        return case(f"{kept} of {n} kept", *losses, by_first, by_second, **more)
+
+    a, b = [1.0, 2.0, 4.0, 8.0], [10.0, 20.0, 40.0, 80.0]
+    graded = {"ask": _gradients, "judge": _same_gradients}
+    return [
+        case("each keeps one example", a, b, [0], [1]),
+        case("each keeps two", a, b, [0, 1], [2, 3]),
+        case("both keep example 1", a, b, [0, 1], [1, 2]),
+        case("both keep the same", a, b, [3, 1], [1, 3]),
+        case("everything is kept", a, b, [0, 1, 2, 3], [0, 1, 2, 3]),
+        *(at_random(n, kept) for n, kept in [(5, 2), (8, 6), (16, 8), (64, 40), (128, 64)]),
+        case("the gradient, one kept by each", a, b, [0], [1], **graded),
+        case("the gradient, two kept by each", a, b, [0, 1], [1, 2], **graded),
+        at_random(8, 4, **graded),
+        at_random(32, 20, **graded),
+    ]
+
+
+def _gradients(function: Callable[..., Any], arguments: Arguments) -> Any:
+    """Return the gradients of both results with respect to both networks' losses."""
+    sources = [arguments[name].requires_grad_() for name in ("losses_first", "losses_second")]
+    results = function(*arguments.values())
+    if not all(isinstance(result, Tensor) and result.requires_grad for result in results):
+        return NO_GRADIENT
+    return tuple(
+        torch.autograd.grad(
+            result, sources, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        for result in results
+    )
+
+
+def _same_gradients(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
+    if isinstance(got, str):
+        return no_gradient("the losses")
+    pairs = [
+        (one, other)
+        for result, right in zip(got, expected, strict=True)
+        for one, other in zip(result, right, strict=True)
+    ]
+    if all(close(a, b) for one, other in pairs for a, b in zip(one, other, strict=True)):
+        return None
+    return Mismatch("gradient", "the gradient with respect to the losses differs")
+
+
+def _on(first: Callable[..., Tensor], second: Callable[..., Tensor]) -> Callable[..., Any]:
+    """Return a wrong version from two functions of (own losses, own selection, peer's)."""
+
+    def wrong(losses_first, losses_second, kept_by_first, kept_by_second):
+        return (
+            first(losses_first, kept_by_first, kept_by_second),
+            second(losses_second, kept_by_second, kept_by_first),
+        )
+
+    return wrong
+
+
+def _both(rule: Callable[..., Tensor]) -> Callable[..., Any]:
+    return _on(rule, rule)
+
+
+def _union(own: Tensor, peer: Tensor) -> Tensor:
+    return torch.cat((own, peer)).unique()
+
+
+def _intersection(own: Tensor, peer: Tensor) -> Tensor:
+    return own[torch.isin(own, peer)]
+
+
+def _peers_losses(losses_first, losses_second, kept_by_first, kept_by_second):
+    return losses_second[kept_by_second].mean(), losses_first[kept_by_first].mean()
+
+
+def _order_swapped(losses_first, losses_second, kept_by_first, kept_by_second):
+    return losses_second[kept_by_first].mean(), losses_first[kept_by_second].mean()
+
+
+CROSSED_LOSSES = Exercise(
+    number="7.3",
+    reference=co_teaching.crossed_losses,
+    solution=crossed_losses,
+    cases=_crossing_cases,
+    judge=pair_of_numbers,
+    difficulty=2,
+    importance=5,
+    minutes=8,
+    hints=(
+        "A network that learns from its own selection repeats its own mistakes. "
+        "Whose selection does it learn from here, and with whose losses?",
+        "L_first = mean of losses_first[i] over the i that the second kept; "
+        "L_second the other way round.",
+        "for_first = losses_first[...]   # the positions come from the peer\n"
+        "...   # the same for the second; then the mean of each",
+    ),
+    misconceptions=(
+        Misconception(
+            "lets each network learn from its own selection",
+            "Who may correct a network that is sure of a wrong label? Follow the crossed arrows.",
+            _both(lambda losses, own, peer: losses[own].mean()),
+        ),
+        Misconception(
+            "gives each network its peer's loss",
+            "The selection crosses over, the losses do not: only its own losses move its weights.",
+            _peers_losses,
+        ),
+        Misconception(
+            "returns the two losses in the other order",
+            "The first result is to train the first network: whose losses are in it?",
+            _order_swapped,
+        ),
+        Misconception(
+            "divides by the number kept twice",
+            "A mean is divided already. (The published code does this too, and Adam hides it.)",
+            _both(lambda losses, own, peer: losses[peer].mean() / len(peer)),
+        ),
+        Misconception(
+            "sums where the mean is asked for",
+            "Should a batch of which more is kept make a larger step?",
+            _both(lambda losses, own, peer: losses[peer].sum()),
+        ),
+        Misconception(
+            "divides by the whole batch",
+            "The mean is over what was kept: how many is that?",
+            _both(lambda losses, own, peer: losses[peer].sum() / len(losses)),
+        ),
+        Misconception(
+            "trains on what either of them kept",
+            "With the union each network's own choice is back in. Whose choice alone should count?",
+            _both(lambda losses, own, peer: losses[_union(own, peer)].mean()),
+        ),
+        Misconception(
+            "trains on what both of them kept",
+            "Agreement is another method's idea. What does the peer know that is missing then?",
+            _both(lambda losses, own, peer: losses[_intersection(own, peer)].mean()),
+        ),
+        Misconception(
+            "uses one selection for both networks",
+            "Two networks, two selections: each kept list is used exactly once.",
+            _on(
+                lambda losses, own, peer: losses[peer].mean(),
+                lambda losses, own, peer: losses[own].mean(),
+            ),
+        ),
+        Misconception(
+            "ignores the selections",
+            "Which examples should have no part in the loss?",
+            _both(lambda losses, own, peer: losses.mean()),
+        ),
+        Misconception(
+            "cuts the gradient",
+            "What do `.item()`, `.detach()` and `torch.tensor(...)` do to a value's history?",
+            _both(lambda losses, own, peer: losses[peer].mean().detach()),
+        ),
+    ),
+)
+
+EXERCISES = (FORGET_RATE, SMALL_LOSS_INDICES, CROSSED_LOSSES)

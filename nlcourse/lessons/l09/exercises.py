@@ -1,0 +1,558 @@
+"""Lesson 09: joint optimization. Tanaka et al. 2018 (arXiv 1803.11364)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...methods import joint
+from ..checks.engine import SEED
+from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from ..checks.gradients import NO_GRADIENT, no_gradient
+from ..checks.judges import as_tensor, number, numbers
+
+TINY = 1e-30
+
+# The solutions as a student would write them: the package's own also check their arguments.
+
+
+def hard_labels(probabilities):
+    """Solution of 9.1."""
+    rows = torch.zeros_like(probabilities)
+    likeliest = probabilities.argmax(dim=1, keepdim=True)
+    return rows.scatter(1, likeliest, 1.0)
+
+
+def prior_loss(probabilities, prior):
+    """Solution of 9.2."""
+    mean = probabilities.mean(dim=0)
+    return (prior * (prior / mean).log()).sum()
+
+
+def entropy_loss(probabilities):
+    """Solution of 9.3."""
+    logs = probabilities.clamp(min=1e-30).log()
+    return -(probabilities * logs).sum(dim=1).mean()
+
+
+def next_labels(labels, predictions, finished, begin, average):
+    """Solution of 9.4."""
+    if finished < begin:
+        return labels
+    return predictions[-average:].mean(dim=0)
+
+
+# What several exercises share ---------------------------------------------------------------------
+
+
+def _draw(generator: torch.Generator, *shape: int) -> Tensor:
+    return (2 * torch.randn(*shape, generator=generator)).softmax(dim=-1)
+
+
+def _gradient(function: Callable[..., Any], arguments: Arguments) -> Any:
+    """Return the gradient of a loss with respect to the scores behind the probabilities."""
+    scores, *others = arguments.values()
+    scores = scores.requires_grad_()
+    loss = function(scores.softmax(dim=1), *others)
+    if not (isinstance(loss, Tensor) and loss.requires_grad and loss.dim() == 0):
+        return NO_GRADIENT
+    return torch.autograd.grad(loss, scores)[0]
+
+
+def _same_gradient(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    if isinstance(got, str):
+        return no_gradient("the network")
+    if not got.isfinite().all():
+        says = "the gradient is no finite number: one step with it and the weights are lost"
+        return Mismatch("gradient nan", says, evidence="")
+    if torch.allclose(got, expected, rtol=1e-4, atol=1e-6):
+        return None
+    return Mismatch("gradient", "the value may look right, but the gradient differs")
+
+
+def _cut(loss: Tensor) -> Tensor:
+    return torch.tensor(loss.item())
+
+
+# 9.1 hard_labels ----------------------------------------------------------------------------------
+
+
+def _label_cases() -> list[Case]:
+    def case(name: str, rows: Any) -> Case:
+        return Case(name, {"probabilities": torch.as_tensor(rows)})
+
+    generator = torch.Generator().manual_seed(SEED)
+    return [
+        case("one example", [[0.1, 0.7, 0.2]]),
+        case("two examples", [[0.8, 0.2], [0.3, 0.7]]),
+        case("no class above one half", [[0.3, 0.3, 0.4], [0.45, 0.35, 0.2]]),
+        case("all of one class", [[0.9, 0.1], [0.6, 0.4], [0.7, 0.3]]),
+        case("as many examples as classes", [[0.2, 0.5, 0.3], [0.1, 0.2, 0.7], [0.4, 0.3, 0.3]]),
+        *(
+            case(f"{n} examples, {c} classes", _draw(generator, n, c))
+            for n, c in [(5, 3), (3, 6), (8, 10), (20, 10), (64, 10), (10, 100)]
+        ),
+        case("64 bits", _draw(generator, 4, 3).double()),
+        case("two classes tie: either may win", [[0.4, 0.4, 0.2], [0.1, 0.45, 0.45]]),
+        case("an empty set", torch.empty(0, 4)),
+    ]
+
+
+def _one_hot_at_the_top(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
+    """Judge one-hot rows; between equal probabilities the choice is free."""
+    rows = as_tensor(got, expected.shape)
+    if isinstance(rows, Mismatch):
+        return rows
+    rows = rows.double()
+    if not bool(((rows == 0) | (rows == 1)).all()):
+        return Mismatch("values", "it holds other numbers than 0 and 1")
+    if not bool((rows.sum(dim=1) == 1).all()):
+        return Mismatch("ones", "a row has none, or more than one, 1: one class an example")
+    probabilities = arguments["probabilities"].double()
+    if torch.equal((rows * probabilities).sum(dim=1), probabilities.amax(dim=1)):
+        return None
+    return Mismatch("place", "a 1 stands at a class that is not the likeliest")
+
+
+HARD_LABELS = Exercise(
+    number="9.1",
+    reference=joint.hard_labels,
+    solution=hard_labels,
+    cases=_label_cases,
+    judge=_one_hot_at_the_top,
+    difficulty=1,
+    importance=4,
+    minutes=5,
+    hints=(
+        "Which class would you call the example if you had to be sure? "
+        "And how does a row say 'this class and no other'?",
+        "y_ij = 1 for the j with the largest s_ij in its row, 0 for all other j.",
+        "likeliest = ...   # the class with the largest probability of each row\n"
+        "...   # torch.nn.functional.one_hot turns class numbers into rows",
+    ),
+    misconceptions=(
+        Misconception(
+            "returns class numbers",
+            "A label is a row here, since soft labels are rows too: what turns 2 into 0, 0, 1?",
+            lambda probabilities: probabilities.argmax(dim=1),
+        ),
+        Misconception(
+            "rounds the probabilities",
+            "Of three classes the likeliest may have 0.4: what becomes of that row?",
+            lambda probabilities: (probabilities > 0.5).to(probabilities.dtype),
+        ),
+        Misconception(
+            "compares the examples and not the classes",
+            "Along which dimension do the classes of one example stand?",
+            lambda probabilities: (
+                F.one_hot(probabilities.argmax(dim=0), probabilities.shape[0])
+                .T.to(probabilities.dtype)
+                .contiguous()
+                if len(probabilities)
+                else probabilities.clone()
+            ),
+        ),
+        Misconception(
+            "marks the least likely class",
+            "Should the new label be what the network believes, or what it believes least?",
+            lambda probabilities: F.one_hot(
+                probabilities.argmin(dim=1), probabilities.shape[1]
+            ).float(),
+        ),
+        Misconception(
+            "keeps the probability of the likeliest class",
+            "A hard label is sure: which number says 'surely this class'?",
+            lambda probabilities: (
+                probabilities
+                * F.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).float()
+            ),
+        ),
+        Misconception(
+            "returns the soft labels",
+            "That is the other update, equation 9. How sure is a *hard* label of its class?",
+            lambda probabilities: probabilities.clone(),
+        ),
+        Misconception(
+            "marks every class that ties",
+            "Two equal probabilities, and a label with two classes: what does its row sum to?",
+            lambda probabilities: (
+                probabilities == probabilities.amax(dim=1, keepdim=True)
+            ).float(),
+        ),
+    ),
+)
+
+
+# 9.2 prior_loss -----------------------------------------------------------------------------------
+
+
+def _prior_cases() -> list[Case]:
+    def case(name: str, rows: Any, prior: Any, **more: Any) -> Case:
+        arguments = {"probabilities": torch.as_tensor(rows), "prior": torch.as_tensor(prior)}
+        return Case(name, arguments, **more)
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(n: int, classes: int, name: str = "", **more: Any) -> Case:
+        name = name or f"{n} examples, {classes} classes"
+        rows, prior = _draw(generator, n, classes), _draw(generator, 1, classes)[0]
+        return case(name, rows, prior, **more)
+
+    def graded(name: str, n: int, classes: int) -> Case:
+        scores = torch.randn(n, classes, generator=generator)
+        prior = _draw(generator, 1, classes)[0]
+        return case(name, scores, prior, ask=_gradient, judge=_same_gradient)
+
+    return [
+        case("both classes alike", [[0.5, 0.5]], [0.5, 0.5]),
+        case("one class too often", [[0.75, 0.25]], [0.5, 0.5]),
+        case("two sure examples that balance", [[0.9, 0.1], [0.1, 0.9]], [0.5, 0.5]),
+        case("an uneven prior", [[0.5, 0.5]], [0.8, 0.2]),
+        case("an uneven prior, met", [[0.9, 0.1], [0.7, 0.3]], [0.8, 0.2]),
+        case("three classes", [[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]], [0.2, 0.3, 0.5]),
+        *(at_random(n, c) for n, c in [(4, 3), (5, 3), (8, 4), (16, 10), (64, 10)]),
+        case("64 bits", _draw(generator, 6, 3).double(), _draw(generator, 1, 3)[0].double()),
+        graded("the gradient, 2 examples", 2, 3),
+        graded("the gradient, 20 examples", 20, 10),
+        at_random(1, 5, "a batch of one"),
+    ]
+
+
+def _kl(one: Tensor, other: Tensor) -> Tensor:
+    return (one * (one / other).log()).sum()
+
+
+def _of_mean(rule: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Return a wrong version from a function of (prior, mean prediction)."""
+
+    def wrong(probabilities, prior):
+        return rule(prior, probabilities.mean(dim=0))
+
+    return wrong
+
+
+def _predicted_prior(probabilities, prior):
+    classes = probabilities.shape[1]
+    counts = probabilities.argmax(dim=1).bincount(minlength=classes)
+    shares = counts.to(probabilities.dtype) / len(probabilities)
+    mean = probabilities.mean(dim=0)
+    return (torch.xlogy(shares, shares) - shares * mean.log()).sum()
+
+
+PRIOR_LOSS = Exercise(
+    number="9.2",
+    reference=joint.prior_loss,
+    solution=prior_loss,
+    cases=_prior_cases,
+    judge=number,
+    difficulty=3,
+    importance=5,
+    minutes=12,
+    hints=(
+        "One example may be sure of one class. What may not happen to *all* of them together? "
+        "Which single row describes them all together?",
+        "L_p = Σ_j p_j log(p_j / s̄_j), with s̄ the mean prediction of the batch.",
+        "mean = ...   # one number a class: the mean over the examples\n"
+        "...   # prior times log(prior / mean), summed over the classes",
+    ),
+    misconceptions=(
+        Misconception(
+            "takes the divergence the wrong way round",
+            "KL(p || s̄) weighs the logarithm with the first of the two. Which one is that here?",
+            _of_mean(lambda prior, mean: _kl(mean, prior)),
+        ),
+        Misconception(
+            "takes the prior from the batch's own classes",
+            "A network that says 'class 0' to everything would agree with itself. "
+            "Who brings the shares that it is held to?",
+            _predicted_prior,
+        ),
+        Misconception(
+            "takes a uniform prior whatever it is given",
+            "On these data all classes are about equally frequent. What if they were not?",
+            lambda probabilities, prior: _kl(
+                torch.full_like(prior, 1 / len(prior)), probabilities.mean(dim=0)
+            ),
+        ),
+        Misconception(
+            "compares each example with the prior",
+            "Should a single picture be one tenth of every digit? What is averaged first?",
+            lambda probabilities, prior: (prior * (prior / probabilities).log()).sum(dim=1).mean(),
+        ),
+        Misconception(
+            "drops the constant, like the published code",
+            "The gradient is the same, the value is not: at its best this should be 0. "
+            "What is log(p / s̄) as a difference?",
+            _of_mean(lambda prior, mean: -(prior * mean.log()).sum()),
+        ),
+        Misconception(
+            "has the sign turned round",
+            "Try a mean that equals the prior, then another one: is the second larger?",
+            _of_mean(lambda prior, mean: -_kl(prior, mean)),
+        ),
+        Misconception(
+            "sums the predictions where the mean is asked for",
+            "The mean prediction is a distribution: what should its entries sum to?",
+            lambda probabilities, prior: _kl(prior, probabilities.sum(dim=0)),
+        ),
+        Misconception(
+            "takes the mean over the classes",
+            "Σ_j is a sum: a divergence does not get smaller because there are more classes.",
+            _of_mean(lambda prior, mean: _kl(prior, mean) / len(prior)),
+        ),
+        Misconception(
+            "takes the mean over the wrong dimension",
+            "A mean for each class, over the examples: which dimension vanishes?",
+            lambda probabilities, prior: _kl(prior, probabilities.mean(dim=1)),
+        ),
+        Misconception(
+            "cuts the gradient",
+            "What do `.item()`, `.detach()` and `torch.tensor(...)` do to a value's history?",
+            _of_mean(lambda prior, mean: _cut(_kl(prior, mean))),
+        ),
+    ),
+)
+
+
+# 9.3 entropy_loss ---------------------------------------------------------------------------------
+
+
+def _entropy_cases() -> list[Case]:
+    def case(name: str, rows: Any, **more: Any) -> Case:
+        return Case(name, {"probabilities": torch.as_tensor(rows)}, **more)
+
+    generator = torch.Generator().manual_seed(SEED)
+    graded = {"ask": _gradient, "judge": _same_gradient}
+    return [
+        case("a coin toss", [[0.5, 0.5]]),
+        case("fairly sure", [[0.9, 0.1]]),
+        case("four classes alike", [[0.25, 0.25, 0.25, 0.25]]),
+        case("one fairly sure, one in doubt", [[0.9, 0.1], [0.5, 0.5]]),
+        case("sure of different classes", [[0.9, 0.1], [0.1, 0.9]]),
+        *(
+            case(f"{n} examples, {c} classes", _draw(generator, n, c))
+            for n, c in [(1, 3), (4, 3), (5, 2), (16, 10), (64, 10)]
+        ),
+        case("64 bits", _draw(generator, 6, 3).double()),
+        case("the gradient, 2 examples", torch.randn(2, 3, generator=generator), **graded),
+        case("the gradient, 20 examples", torch.randn(20, 10, generator=generator), **graded),
+        case("entirely sure: one probability is 0", [[1.0, 0.0], [0.5, 0.5]]),
+        case("the gradient where a probability is 0", torch.tensor([[300.0, 0.0]]), **graded),
+    ]
+
+
+def _information(probabilities: Tensor) -> Tensor:
+    return probabilities * probabilities.clamp(min=TINY).log()
+
+
+def _entropy_of_mean(probabilities):
+    return -_information(probabilities.mean(dim=0)).sum()
+
+
+ENTROPY_LOSS = Exercise(
+    number="9.3",
+    reference=joint.entropy_loss,
+    solution=entropy_loss,
+    cases=_entropy_cases,
+    judge=number,
+    difficulty=2,
+    importance=4,
+    minutes=8,
+    hints=(
+        "What is the value for a network that is sure, and for one that has no idea? "
+        "Which of the two should a *loss* prefer?",
+        "L_e = -1/n Σ_i Σ_j s_ij log s_ij. And 0 log 0 counts as 0.",
+        "logs = probabilities.clamp(min=1e-30).log()   # the clamp saves us from log 0\n"
+        "...   # minus the sum over the classes, the mean over the examples",
+    ),
+    misconceptions=(
+        Misconception(
+            "rewards doubt: the sign is turned round",
+            "This value falls when the network is less sure. Minimising it would maximise the "
+            "entropy. Where is the minus?",
+            lambda probabilities: _information(probabilities).sum(dim=1).mean(),
+        ),
+        Misconception(
+            "sums over the examples where the mean is asked for",
+            "Should a larger batch weigh more?",
+            lambda probabilities: -_information(probabilities).sum(),
+        ),
+        Misconception(
+            "takes the mean over the classes, too",
+            "Sum over the classes, mean over the examples: `.mean()` alone does both.",
+            lambda probabilities: -_information(probabilities).mean(),
+        ),
+        Misconception(
+            "takes the entropy of the mean prediction",
+            "Two examples sure of different classes: is anybody in doubt? What comes first, the "
+            "entropy or the mean?",
+            _entropy_of_mean,
+        ),
+        Misconception(
+            "looks at the likeliest class alone",
+            "The sum goes over all classes, not only over the one on top.",
+            lambda probabilities: -probabilities.amax(dim=1).log().mean(),
+        ),
+        Misconception(
+            "measures in bits",
+            "The paper's log is the natural one: what is the entropy of a coin toss then?",
+            lambda probabilities: -_information(probabilities).sum(dim=1).mean() / 0.6931471805599,
+        ),
+        Misconception(
+            "forgets the weights s_ij",
+            "Each logarithm is weighted with its own probability: which factor is missing?",
+            lambda probabilities: -probabilities.clamp(min=TINY).log().sum(dim=1).mean(),
+        ),
+        Misconception(
+            "stumbles over 0 log 0",
+            "A sure network has probabilities that are exactly 0. What is log 0, and 0 times that? "
+            "A `clamp` before the logarithm helps.",
+            lambda probabilities: -(probabilities * probabilities.log()).sum(dim=1).mean(),
+        ),
+        Misconception(
+            "cuts the gradient",
+            "What do `.item()`, `.detach()` and `torch.tensor(...)` do to a value's history?",
+            lambda probabilities: _cut(-_information(probabilities).sum(dim=1).mean()),
+        ),
+    ),
+)
+
+
+# 9.4 next_labels ----------------------------------------------------------------------------------
+
+
+def _average_cases() -> list[Case]:
+    generator = torch.Generator().manual_seed(SEED)
+
+    def case(
+        name: str, finished: int, begin: int, average: int, kept: int = 0, n: int = 4, c: int = 3
+    ) -> Case:
+        labels = F.one_hot(torch.randint(c, (n,), generator=generator), c).float()
+        predictions = _draw(generator, kept or finished, n, c)
+        values = (labels, predictions, finished, begin, average)
+        names = ("labels", "predictions", "finished", "begin", "average")
+        return Case(name, dict(zip(names, values, strict=True)))
+
+    return [
+        case("after the first epoch", 1, 4, 2, n=2),
+        case("after the first epoch, ten to wait", 1, 10, 5),
+        case("one epoch too early", 3, 4, 2),
+        case("the first change", 4, 4, 2),
+        case("one epoch later", 5, 4, 2),
+        case("much later", 12, 4, 2),
+        case("begin as soon as possible", 3, 3, 3),
+        case("a mean over three of six", 6, 4, 3),
+        case("a mean over one", 6, 4, 1),
+        case("more is kept than needed", 9, 5, 3, kept=7),
+        case("only the last ones are kept, and it is time", 8, 6, 2, kept=2),
+        case("only the last ones are kept, and it is too early", 5, 6, 2, kept=2),
+        case("only the last ones are kept, after long training", 60, 10, 5, kept=5),
+        case("ten classes", 20, 10, 5, kept=5, n=16, c=10),
+        case("ten classes, too early", 9, 10, 5, kept=5, n=16, c=10),
+    ]
+
+
+def _in_time(rule: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[..., Tensor]:
+    """Return a wrong version that waits rightly, from (labels, predictions, average)."""
+
+    def wrong(labels, predictions, finished, begin, average):
+        return labels if finished < begin else rule(labels, predictions, average)
+
+    return wrong
+
+
+def _from(when: Callable[[int, int, int, int], bool]) -> Callable[..., Tensor]:
+    """Return a wrong version that averages rightly, from (finished, begin, average, kept)."""
+
+    def wrong(labels, predictions, finished, begin, average):
+        if not when(finished, begin, average, len(predictions)):
+            return labels
+        return predictions[-average:].mean(dim=0)
+
+    return wrong
+
+
+def _with_labels(labels: Tensor, predictions: Tensor, average: int) -> Tensor:
+    return torch.cat((labels[None], predictions[-average:])).mean(dim=0)
+
+
+NEXT_LABELS = Exercise(
+    number="9.4",
+    reference=joint.next_labels,
+    solution=next_labels,
+    cases=_average_cases,
+    judge=numbers,
+    difficulty=2,
+    importance=5,
+    minutes=10,
+    hints=(
+        "What does a network know after its first epoch, and should a label be replaced by that? "
+        "And why not believe a single epoch later on?",
+        "The labels stay while finished < begin. From then on: y = the mean of the last `average` "
+        "predictions.",
+        "if ...: return labels   # too early\n"
+        "return ...   # newest last: which part of `predictions`? then the mean over the epochs",
+    ),
+    misconceptions=(
+        Misconception(
+            "updates labels in the first epochs",
+            "After one epoch the network knows little, and the given labels would be lost: what is "
+            "`begin` for?",
+            _from(lambda finished, begin, average, kept: True),
+        ),
+        Misconception(
+            "starts as soon as there is enough to average",
+            "`average` epochs may be there long before the network has learned: wait for `begin`.",
+            _from(lambda finished, begin, average, kept: finished >= average),
+        ),
+        Misconception(
+            "starts one epoch late",
+            "Labels change for the first time when `begin` epochs are finished: < or <=?",
+            _from(lambda finished, begin, average, kept: finished > begin),
+        ),
+        Misconception(
+            "counts the predictions it is handed instead of the finished epochs",
+            "The method hands over the latest ones only, to save memory. Who knows the epoch?",
+            _from(lambda finished, begin, average, kept: kept >= begin),
+        ),
+        Misconception(
+            "averages all epochs",
+            "The first epochs knew least. Which part of `predictions` should count?",
+            _in_time(lambda labels, predictions, average: predictions.mean(dim=0)),
+        ),
+        Misconception(
+            "believes the newest epoch alone",
+            "One epoch's prediction jumps about. What is `average` for?",
+            _in_time(lambda labels, predictions, average: predictions[-1]),
+        ),
+        Misconception(
+            "averages the oldest epochs",
+            "Newest last, says the docstring: at which end do you cut?",
+            _in_time(lambda labels, predictions, average: predictions[:average].mean(dim=0)),
+        ),
+        Misconception(
+            "mixes the old labels in",
+            "Then a wrong given label never quite goes away. The new label is the prediction "
+            "alone.",
+            _in_time(_with_labels),
+        ),
+        Misconception(
+            "sums where the mean is asked for",
+            "What should a row of a label sum to?",
+            _in_time(lambda labels, predictions, average: predictions[-average:].sum(dim=0)),
+        ),
+        Misconception(
+            "returns hard labels",
+            "The update that comes next may do that. Here the doubt of the network is kept.",
+            _in_time(
+                lambda labels, predictions, average: hard_labels(predictions[-average:].mean(dim=0))
+            ),
+        ),
+    ),
+)
+
+EXERCISES = (HARD_LABELS, PRIOR_LOSS, ENTROPY_LOSS, NEXT_LABELS)

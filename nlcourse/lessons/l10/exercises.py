@@ -1,0 +1,636 @@
+"""Lesson 10: ELR and ELR+. Liu et al. 2020 (arXiv 2007.00151), equations 6 to 9."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...methods import elr
+from ...methods.mixup import label_rows
+from ..checks.engine import SEED
+from ..checks.exercise import Case, Exercise, Misconception
+from ..checks.gradients import cut_off, loss_and_slope, value_and_slope, with_gradient
+from ..checks.inputs import double, random_rows
+from ..checks.judges import finite_numbers
+
+# The solutions as a student would write them: the package's own also check their arguments.
+
+
+def update_targets(targets, index, probabilities, beta):
+    """Solution of 10.1."""
+    new = targets.clone()
+    new[index] = beta * targets[index] + (1 - beta) * probabilities.detach()
+    return new
+
+
+def elr_loss(logits, labels, targets, lambda_):
+    """Solution of 10.2."""
+    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
+    p = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
+    agreement = (p * targets).sum(dim=1)
+    return cross_entropy + lambda_ * (1 - agreement).log().mean()
+
+
+def regularizer_gradient(probabilities, targets):
+    """Solution of 10.3."""
+    agreement = (probabilities * targets).sum(dim=1, keepdim=True)
+    return probabilities * (agreement - targets) / (1 - agreement)
+
+
+def average_weights(average, weights, step, gamma):
+    """Solution of 10.4."""
+    g = min(1 - 1 / (step + 1), gamma)
+    return g * average + (1 - g) * weights
+
+
+# 10.1 update_targets ----------------------------------------------------------------------------
+
+
+def _target_cases() -> list[Case]:
+    def case(name: str, targets: Any, index: list[int], p: Any, beta: float, **more) -> Case:
+        return Case(
+            name,
+            {
+                "targets": double(targets),
+                "index": torch.tensor(index),
+                "probabilities": double(p),
+                "beta": beta,
+            },
+            **more,
+        )
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(size: int, n: int, classes: int, beta: float, **more) -> Case:
+        targets = 0.8 * random_rows(size, classes, generator)
+        index = torch.randperm(size, generator=generator)[:n].tolist()
+        p = random_rows(n, classes, generator)
+        name = more.pop("name", f"{n} of {size} examples with {classes} classes")
+        return case(name, targets, index, p, beta, **more)
+
+    grown = {"ask": with_gradient, "judge": cut_off, "name": "predictions with a gradient"}
+    old = [[0.4, 0.2], [0.1, 0.7]]
+    return [
+        case("the first visit to the only example", [[0.0, 0.0]], [0], [[0.2, 0.8]], 0.7),
+        case("a second visit", [[0.06, 0.24]], [0], [[0.6, 0.4]], 0.7),
+        case("beta 0 keeps nothing of the old", old, [0], [[0.3, 0.7]], 0.0),
+        case("only the second of two examples", old, [1], [[0.9, 0.1]], 0.9),
+        case("both examples, in another order", old, [1, 0], [[0.9, 0.1], [0.3, 0.7]], 0.9),
+        *(at_random(*sizes) for sizes in [(6, 3, 3, 0.7), (10, 4, 5, 0.9), (50, 16, 10, 0.5)]),
+        at_random(8, 3, 4, 0.7, **grown),
+        at_random(20, 5, 3, 0.9, **grown),
+    ]
+
+
+def _placed(targets: Tensor, index: Tensor, rows: Tensor) -> Tensor:
+    new = targets.clone()
+    new[index] = rows
+    return new
+
+
+def _carries_gradient(targets, index, probabilities, beta):
+    return _placed(targets, index, beta * targets[index] + (1 - beta) * probabilities)
+
+
+def _in_place(targets, index, probabilities, beta):
+    targets[index] = beta * targets[index] + (1 - beta) * probabilities.detach()
+    return targets
+
+
+def _first_rows(targets, index, probabilities, beta):
+    n = len(index)
+    return _placed(
+        targets, torch.arange(n), beta * targets[:n] + (1 - beta) * probabilities.detach()
+    )
+
+
+def _decays_all(targets, index, probabilities, beta):
+    return elr.update_targets(beta * targets, index, probabilities, 0.0) + _placed(
+        torch.zeros_like(targets),
+        index,
+        beta * targets[index] - beta * probabilities.detach(),
+    )
+
+
+def _hard(targets, index, probabilities, beta):
+    rows = F.one_hot(probabilities.argmax(dim=1), targets.shape[1]).double()
+    return elr.update_targets(targets, index, rows, beta)
+
+
+def _to_sum_one(targets, index, probabilities, beta):
+    rows = elr.update_targets(targets, index, probabilities, beta)[index]
+    return _placed(targets, index, rows / rows.sum(dim=1, keepdim=True))
+
+
+TARGETS = Exercise(
+    number="10.1",
+    reference=elr.update_targets,
+    solution=update_targets,
+    cases=_target_cases,
+    judge=finite_numbers,
+    difficulty=2,
+    importance=5,
+    minutes=8,
+    hints=(
+        "Which rows of the table belong to this batch, and what should happen to the others? "
+        "And should training be able to change the memory through p?",
+        "t_i ← β t_i + (1 - β) p_i for every i in the batch; p counts as a plain number here.",
+        "new = ...   # a copy of the table: the old one stays\n"
+        "...   # write the mix of old rows and detached probabilities at these rows of the copy",
+    ),
+    misconceptions=(
+        Misconception(
+            "swaps beta and 1 - beta",
+            "With beta 0.9 a memory is slow. How much of a single new prediction does it take in?",
+            lambda targets, index, probabilities, beta: _placed(
+                targets, index, (1 - beta) * targets[index] + beta * probabilities.detach()
+            ),
+        ),
+        Misconception(
+            "lets the gradient through into the memory",
+            "Tomorrow's step would then go back through all earlier steps. Which method of a "
+            "tensor keeps its numbers and forgets where they came from?",
+            _carries_gradient,
+        ),
+        Misconception(
+            "overwrites the old table",
+            "The caller still holds the old targets. What do you write into before returning it?",
+            _in_place,
+        ),
+        Misconception(
+            "updates the first rows instead of those of the batch",
+            "Batches are shuffled: which example stands in row 0 of the probabilities?",
+            _first_rows,
+        ),
+        Misconception(
+            "forgets the old target",
+            "A mean over time needs the past: where does the old row enter?",
+            lambda targets, index, probabilities, beta: _placed(
+                targets, index, (1 - beta) * probabilities.detach()
+            ),
+        ),
+        Misconception(
+            "adds the whole prediction",
+            "Visit an example a hundred times with the same p: the target must not grow beyond p.",
+            lambda targets, index, probabilities, beta: _placed(
+                targets, index, beta * targets[index] + probabilities.detach()
+            ),
+        ),
+        Misconception(
+            "lets the others fade, too",
+            "An example that is not in the batch was not visited. What happens to its row?",
+            _decays_all,
+        ),
+        Misconception(
+            "remembers decisions instead of probabilities",
+            "0.51 and 0.99 should leave different traces. Where does an argmax come in?",
+            _hard,
+        ),
+        Misconception(
+            "makes the target sum to 1",
+            "The formula starts from 0 and has no correction: a young memory is meant to be weak.",
+            _to_sum_one,
+        ),
+        Misconception(
+            "returns only the rows of the batch",
+            "The next batch needs the whole table. What shape has the result to have?",
+            lambda targets, index, probabilities, beta: (
+                beta * targets[index] + (1 - beta) * probabilities.detach()
+            ),
+        ),
+    ),
+)
+
+
+# 10.2 elr_loss ----------------------------------------------------------------------------------
+
+
+def _loss_cases() -> list[Case]:
+    def case(name: str, logits: Any, labels: Any, targets: Any, lambda_: float) -> Case:
+        return Case(
+            name,
+            {
+                "logits": double(logits),
+                "labels": torch.as_tensor(labels),
+                "targets": double(targets),
+                "lambda_": lambda_,
+            },
+            ask=value_and_slope,
+        )
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(n: int, classes: int, lambda_: float, *, blended: bool = False) -> Case:
+        logits = torch.randn(n, classes, generator=generator, dtype=torch.float64)
+        labels = torch.randint(classes, (n,), generator=generator).tolist()
+        targets = 0.9 * random_rows(n, classes, generator)
+        if blended:
+            rows = random_rows(n, classes, generator)
+            return case("labels are rows, blended by mixup", logits, rows, targets, lambda_)
+        name = f"{n} examples with {classes} classes, lambda {lambda_:g}"
+        return case(name, logits, labels, targets, lambda_)
+
+    sure, memory = [[40.0, 0.0, 0.0]], [[1.0, 0.0, 0.0]]
+    return [
+        case("no memory yet: cross entropy is left", [[0.0, 1.0]], [1], [[0.0, 0.0]], 3.0),
+        case("memory and label agree", [[0.0, 2.0]], [1], [[0.1, 0.8]], 3.0),
+        case("memory and label disagree", [[0.0, 2.0]], [0], [[0.1, 0.8]], 3.0),
+        case("lambda 0", [[0.5, 2.0]], [0], [[0.1, 0.8]], 0.0),
+        case("two examples", [[0.0, 2.0], [1.0, 0.0]], [1, 1], [[0.1, 0.8], [0.6, 0.2]], 1.0),
+        *(at_random(n, c, w) for n, c, w in [(4, 3, 1.0), (8, 5, 3.0), (32, 10, 7.0)]),
+        case("a sure network that agrees with its memory", sure, [0], memory, 1.0),
+        case("sure, and the label says something else", [[0.0, 40.0, 0.0]], [0], memory, 1.0),
+        case("sure of all three", 40 * torch.eye(3), [0, 1, 2], torch.eye(3), 3.0),
+        at_random(4, 3, 1.0, blended=True),
+    ]
+
+
+def _elr_with(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    """Return the loss with another regularizer, given logits, labels and targets."""
+
+    def loss(logits, labels, targets, lambda_):
+        return F.cross_entropy(logits, labels) + lambda_ * term(logits, labels, targets)
+
+    return loss
+
+
+def _clamped(logits: Tensor) -> Tensor:
+    return elr.clamped(logits.softmax(dim=1))
+
+
+def _inner(logits: Tensor, targets: Tensor) -> Tensor:
+    return (_clamped(logits) * targets).sum(dim=1)
+
+
+def _mean_log(values: Tensor) -> Tensor:
+    return values.log().mean()
+
+
+def _clamps_everything(logits, labels, targets, lambda_):
+    own = (_clamped(logits).log() * _rows(logits, labels)).sum(dim=1)
+    return lambda_ * _mean_log(1 - _inner(logits, targets)) - own.mean()
+
+
+def _rows(logits: Tensor, labels: Tensor) -> Tensor:
+    return label_rows(labels, logits.shape[1]).to(logits)
+
+
+def _of_the_label(logits, labels, targets):
+    return _mean_log(1 - _inner(logits, _rows(logits, labels)))
+
+
+def _numbers_alone(logits, labels, targets, lambda_):
+    term = _mean_log(1 - _inner(logits, targets))
+    return F.nll_loss(logits.log_softmax(dim=1), labels) + lambda_ * term
+
+
+def _labels_as_places(logits, labels, targets, lambda_):
+    own = logits.log_softmax(dim=1)[torch.arange(len(labels)), labels]
+    return lambda_ * _mean_log(1 - _inner(logits, targets)) - own.mean()
+
+
+def _softmax_twice(logits, labels, targets, lambda_):
+    term = _mean_log(1 - _inner(logits, targets))
+    return F.cross_entropy(_clamped(logits), labels) + lambda_ * term
+
+
+LOSS = Exercise(
+    number="10.2",
+    reference=elr.elr_loss,
+    solution=elr_loss,
+    cases=_loss_cases,
+    judge=loss_and_slope,
+    difficulty=3,
+    importance=5,
+    minutes=10,
+    hints=(
+        "The loss has to fall when prediction and memory agree more. Does log(1 - x) rise or fall "
+        "with x? And how large is it when a network is completely sure? (`F.cross_entropy` takes "
+        "class numbers and rows.)",
+        "mean cross entropy + λ · mean_i log(1 - Σ_c p_ic t_ic), with p kept in [1e-4, 1 - 1e-4] "
+        "in the second part alone.",
+        "p = ...   # softmax of the logits, clamped\n"
+        "...   # cross entropy of the logits, plus lambda_ times the mean log of what is left",
+    ),
+    misconceptions=(
+        Misconception(
+            "has the sign of the term turned round",
+            "Minimizing has to raise <p, t>. With your sign, does it?",
+            _elr_with(lambda logits, labels, targets: -_mean_log(1 - _inner(logits, targets))),
+        ),
+        Misconception(
+            "puts the label where the target belongs",
+            "The term is there to resist wrong labels. Which of your arguments does not know them?",
+            _elr_with(_of_the_label),
+        ),
+        Misconception(
+            "has no clamp",
+            "What is log(1 - <p, t>) when p and t are both sure of one class?",
+            _elr_with(
+                lambda logits, labels, targets: _mean_log(
+                    1 - (logits.softmax(dim=1) * targets).sum(dim=1)
+                )
+            ),
+        ),
+        Misconception(
+            "clamps the cross entropy as well",
+            "A sure and wrong network should still be pulled back by its label. How, if its "
+            "probability has been lifted?",
+            _clamps_everything,
+        ),
+        Misconception(
+            "hands probabilities to `cross_entropy`",
+            "That function takes its own softmax. What should it get?",
+            _softmax_twice,
+        ),
+        Misconception(
+            "knows labels as class numbers alone",
+            "ELR+ blends two labels into a row of shares. Which loss of PyTorch takes both?",
+            _numbers_alone,
+        ),
+        Misconception(
+            "takes the label for a position",
+            "A blended label is a row of shares and no position. What is its cross entropy?",
+            _labels_as_places,
+        ),
+        Misconception(
+            "sums the term over the examples",
+            "Both parts should weigh the same for batches of 32 and of 128.",
+            _elr_with(lambda logits, labels, targets: (1 - _inner(logits, targets)).log().sum()),
+        ),
+        Misconception(
+            "takes minus the log of the agreement",
+            "That is flat where p and t agree, so it stops pushing just when it is needed. "
+            "The log is taken of what is missing to 1.",
+            _elr_with(lambda logits, labels, targets: -_mean_log(_inner(logits, targets) + 1e-12)),
+        ),
+        Misconception(
+            "is the cross entropy with the target",
+            "Such a term pulls p back to t and then stops. What does the formula take the log of?",
+            _elr_with(
+                lambda logits, labels, targets: -(targets * _clamped(logits).log()).sum(1).mean()
+            ),
+        ),
+        Misconception(
+            "takes the log class by class",
+            "First the inner product over the classes, one number an example; then the log.",
+            _elr_with(
+                lambda logits, labels, targets: (
+                    _mean_log(1 - _clamped(logits) * targets) * targets.shape[1]
+                )
+            ),
+        ),
+        Misconception(
+            "cuts the gradient of the predictions",
+            "Detach the memory, not p: the term is there to move p.",
+            _elr_with(
+                lambda logits, labels, targets: _mean_log(1 - _inner(logits.detach(), targets))
+            ),
+        ),
+        Misconception(
+            "forgets lambda",
+            "Which argument have you not used?",
+            lambda logits, labels, targets, lambda_: elr.elr_loss(logits, labels, targets, 1.0),
+        ),
+        Misconception(
+            "leaves the labels out",
+            "Without the first part nothing would ever be learned from them.",
+            lambda logits, labels, targets, lambda_: (
+                elr.elr_loss(logits, labels, targets, lambda_) - F.cross_entropy(logits, labels)
+            ),
+        ),
+    ),
+)
+
+
+# 10.3 regularizer_gradient ----------------------------------------------------------------------
+
+
+def _lemma_cases() -> list[Case]:
+    def case(name: str, p: Any, t: Any) -> Case:
+        return Case(name, {"probabilities": double(p), "targets": double(t)})
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(n: int, classes: int) -> Case:
+        p, t = random_rows(n, classes, generator), 0.9 * random_rows(n, classes, generator)
+        return case(f"{n} examples with {classes} classes", p, t)
+
+    return [
+        case("no memory: no push", [[0.3, 0.7]], [[0.0, 0.0]]),
+        case("undecided, the memory is for class 1", [[0.5, 0.5]], [[0.0, 0.6]]),
+        case("nearly sure, the memory agrees", [[0.9, 0.1]], [[0.8, 0.1]]),
+        case("about to turn against the memory", [[0.3, 0.6, 0.1]], [[0.8, 0.1, 0.0]]),
+        case("two examples", [[0.2, 0.8], [0.6, 0.4]], [[0.5, 0.1], [0.9, 0.0]]),
+        *(at_random(n, c) for n, c in [(1, 4), (3, 3), (5, 10), (16, 4), (64, 100)]),
+    ]
+
+
+def _agreement(p: Tensor, t: Tensor) -> Tensor:
+    return (p * t).sum(dim=1, keepdim=True)
+
+
+def _g(p: Tensor, t: Tensor) -> Tensor:
+    return elr.regularizer_gradient(p, t)
+
+
+def _examples_mixed_up(probabilities, targets):
+    agreement = (probabilities * targets).sum(dim=1)
+    return probabilities * (agreement - targets) / (1 - agreement)
+
+
+GRADIENT = Exercise(
+    number="10.3",
+    reference=elr.regularizer_gradient,
+    solution=regularizer_gradient,
+    cases=_lemma_cases,
+    judge=finite_numbers,
+    difficulty=3,
+    importance=5,
+    minutes=12,
+    hints=(
+        "Σ_k (t_k - t_c) p_k is a sum of two parts. One is an inner product you know; what is "
+        "Σ_k p_k in the other?",
+        "g_c = p_c (⟨p, t⟩ - t_c) / (1 - ⟨p, t⟩), for every example by itself.",
+        "agreement = ...   # (n, 1), the inner product of each row of p with its row of t\n"
+        "...   # p times what agreement and t differ by, over what is left to 1",
+    ),
+    misconceptions=(
+        Misconception(
+            "has its sign turned round",
+            "If p and t agree on a class, its logit should go up, and a step goes against g.",
+            lambda probabilities, targets: -_g(probabilities, targets),
+        ),
+        Misconception(
+            "is the slope in p, not in the logits",
+            "Between logits and p stands a softmax, with a slope of its own: p_c (δ_ck - p_k).",
+            lambda probabilities, targets: -targets / (1 - _agreement(probabilities, targets)),
+        ),
+        Misconception(
+            "forgets the factor p_c",
+            "A class that the network rules out (p_c near 0) should get hardly any push.",
+            lambda probabilities, targets: (
+                (_agreement(probabilities, targets) - targets)
+                / (1 - _agreement(probabilities, targets))
+            ),
+        ),
+        Misconception(
+            "does not divide by 1 - <p, t>",
+            "The push has to stay when p - y has vanished. What makes it large near agreement?",
+            lambda probabilities, targets: (
+                _g(probabilities, targets) * (1 - _agreement(probabilities, targets))
+            ),
+        ),
+        Misconception(
+            "divides by <p, t>",
+            "Look under the line again: the log was taken of 1 - <p, t>.",
+            lambda probabilities, targets: (
+                probabilities
+                * (_agreement(probabilities, targets) - targets)
+                / (_agreement(probabilities, targets) + 1e-12)
+            ),
+        ),
+        Misconception(
+            "swaps p and t",
+            "Which of the two has the gradient, and which is the memory?",
+            lambda probabilities, targets: (
+                targets
+                * (_agreement(probabilities, targets) - probabilities)
+                / (1 - _agreement(probabilities, targets))
+            ),
+        ),
+        Misconception(
+            "divides by the number of examples",
+            "The mean over the batch comes later. g belongs to one example.",
+            lambda probabilities, targets: _g(probabilities, targets) / (2 * len(probabilities)),
+        ),
+        Misconception(
+            "mixes the examples up",
+            "Which shape has one number an example, so that it meets its own row?",
+            _examples_mixed_up,
+        ),
+        Misconception(
+            "takes the inner product over the whole batch",
+            "Each example has its own memory. Over which dimension do you sum?",
+            lambda probabilities, targets: (
+                probabilities
+                * ((probabilities * targets).sum() - targets)
+                / (1 - (probabilities * targets).sum() + 1e-9)
+            ),
+        ),
+    ),
+)
+
+
+# 10.4 average_weights ---------------------------------------------------------------------------
+
+
+def _average_cases() -> list[Case]:
+    def case(name: str, average: Any, weights: Any, step: int, gamma: float) -> Case:
+        return Case(
+            name,
+            {
+                "average": double(average),
+                "weights": double(weights),
+                "step": step,
+                "gamma": gamma,
+            },
+        )
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def at_random(step: int, gamma: float, *shape: int) -> Case:
+        pair = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+        return case(f"step {step}, gamma {gamma}, shape {shape}", *pair, step, gamma)
+
+    return [
+        case("the first step: the start is forgotten", [5.0], [1.0], 0, 0.9),
+        case("the second step: the mean of two", [1.0], [3.0], 1, 0.9),
+        case("the third step: the mean of three", [2.0], [5.0], 2, 0.9),
+        case("late: gamma rules", [1.0], [2.0], 1000, 0.9),
+        case("where the two meet", [1.0, 3.0], [2.0, 7.0], 9, 0.9),
+        case("gamma 0 keeps the current weights", [1.0, 3.0], [2.0, 7.0], 50, 0.0),
+        *(at_random(*one) for one in [(3, 0.5, 4), (4, 0.99, 2, 3), (40, 0.99, 5)]),
+        *(at_random(*one) for one in [(500, 0.99, 3, 3), (10_000, 0.997, 2, 2), (0, 0.5, 3)]),
+    ]
+
+
+def _mix(average, weights, g):
+    return g * average + (1 - g) * weights
+
+
+def _average_in_place(average, weights, step, gamma):
+    g = min(1 - 1 / (step + 1), gamma)
+    average.mul_(g)
+    average.add_((1 - g) * weights)
+    return average
+
+
+AVERAGE = Exercise(
+    number="10.4",
+    reference=elr.average_weights,
+    solution=average_weights,
+    cases=_average_cases,
+    judge=finite_numbers,
+    difficulty=2,
+    importance=4,
+    minutes=8,
+    hints=(
+        "After the first step, what is the mean of all weights seen so far? And after the second? "
+        "How large is the share of the old average in each?",
+        "g = min(1 - 1/(step + 1), γ), and the new average is g · average + (1 - g) · weights.",
+        "g = ...   # the smaller of gamma and of what a plain mean would keep\n"
+        "...   # mix average and weights in these shares",
+    ),
+    misconceptions=(
+        Misconception(
+            "uses gamma from the first step on",
+            "The average begins with random weights. How many steps does 0.997 need to forget?",
+            lambda average, weights, step, gamma: _mix(average, weights, gamma),
+        ),
+        Misconception(
+            "is the plain mean for ever",
+            "Late in training the first weights should no longer count. Where does gamma come in?",
+            lambda average, weights, step, gamma: _mix(average, weights, 1 - 1 / (step + 1)),
+        ),
+        Misconception(
+            "swaps the two shares",
+            "gamma is near 1: whose share is it, the old average's or the new weights'?",
+            lambda average, weights, step, gamma: _mix(
+                weights, average, min(1 - 1 / (step + 1), gamma)
+            ),
+        ),
+        Misconception(
+            "takes the larger share where the smaller is meant",
+            "In the first step nothing of the old may stay. Is it max or min?",
+            lambda average, weights, step, gamma: _mix(
+                average, weights, max(1 - 1 / (step + 1), gamma)
+            ),
+        ),
+        Misconception(
+            "counts steps from 1",
+            "The first step is step 0, and then nothing of the old average may stay.",
+            lambda average, weights, step, gamma: _mix(
+                average, weights, min(1 - 1 / (step + 2), gamma)
+            ),
+        ),
+        Misconception(
+            "overwrites the old average",
+            "The caller still holds the old one. Make a new tensor.",
+            _average_in_place,
+        ),
+        Misconception(
+            "adds without sharing",
+            "Averages of equal weights should stay where they are. Do the two shares sum to 1?",
+            lambda average, weights, step, gamma: (
+                min(1 - 1 / (step + 1), gamma) * average + weights
+            ),
+        ),
+    ),
+)
+
+EXERCISES = (TARGETS, LOSS, GRADIENT, AVERAGE)
