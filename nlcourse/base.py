@@ -26,9 +26,10 @@ class Batch(NamedTuple):
 
     images: Tensor
     labels: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple's own method of that name is not missed
 
 
+MakeNetwork = Callable[[], nn.Module]
 Step = Callable[[Callable[[Batch], Tensor], Batch], None]
 """``step(loss, batch)`` computes the loss, backpropagates and moves the weights."""
 
@@ -72,8 +73,8 @@ class TrainingData(Protocol):
 class Method(nn.Module):
     """A way to learn from labels some of which are wrong.
 
-    A simple method defines :meth:`loss` and nothing else. One with its own dance (label updates, a
-    split of the data) overrides :meth:`train_epoch`. Whatever has to survive a stopped run
+    A simple method defines :meth:`loss` and nothing else. One that changes labels or splits the
+    data overrides :meth:`train_epoch`. Whatever has to survive a stopped run
     (averaged targets, say) is a buffer, so that it lands in the checkpoint by itself. True labels
     never reach a method.
 
@@ -89,6 +90,9 @@ class Method(nn.Module):
     """
 
     num_networks = 1
+    num_classes: int
+    selected: Tensor
+    selects: bool
 
     def __init__(self) -> None:
         """Make a method without networks; :meth:`build` adds them."""
@@ -97,9 +101,7 @@ class Method(nn.Module):
         self.generator: torch.Generator | None = None
         self.networks = nn.ModuleList()
 
-    def build(
-        self, make_network: Callable[[], nn.Module], num_examples: int, num_classes: int
-    ) -> None:
+    def build(self, make_network: MakeNetwork, num_examples: int, num_classes: int) -> None:
         """Make fresh networks.
 
         A method that keeps something for each example makes room for it here.
@@ -197,26 +199,39 @@ def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:
         expect(False, f"`{name}` out of {', '.join(known)}", repr(value), why)
 
 
-def expect_rows(name: str, rows: Tensor, tolerance: float = ROUNDED) -> None:
+def expect_floats(name: str, values: object) -> None:
+    """Refuse what is no tensor of floats."""
+    if not isinstance(values, Tensor) or not values.is_floating_point():
+        got = getattr(values, "dtype", type(values).__name__)
+        raise TypeError(f"Expected `{name}` as a tensor of floats, got {got}")
+
+
+def expect_rows(
+    name: str, rows: Tensor, tolerance: float = ROUNDED, why: str = "is a softmax missing?"
+) -> None:
     """Refuse what is no matrix whose rows are probabilities: from 0, summing to 1."""
+    expect_floats(name, rows)
     expect(rows.dim() == 2, f"`{name}` of shape (n, C)", tuple(rows.shape))
     if getattr(_here, "training", False) or not rows.numel():
         return
-    sums = rows.detach().sum(dim=1)
+    sums, low = rows.detach().sum(dim=1), rows.detach().min()
     # Written so that nan is refused, too.
-    good = bool(((sums - 1).abs() <= tolerance).all()) and bool((rows >= 0).all())
-    between = f"sums from {sums.min().item():.4g} to {sums.max().item():.4g}"
-    expect(good, f"`{name}` with rows of numbers from 0 on that sum to 1", between,
-           "is a softmax missing?")  # fmt: skip
+    if not (bool((sums - 1).abs().max() <= tolerance) and bool(low >= 0)):
+        got = f"sums from {sums.min():.4g} to {sums.max():.4g}, numbers from {low:.4g}"
+        expect(False, f"`{name}` with rows of numbers from 0 on that sum to 1", got, why)
 
 
-def expect_labels(name: str, labels: Tensor, num_classes: int) -> None:
-    """Refuse what is no int64 vector of classes from 0 to C - 1."""
-    if labels.dtype != torch.int64:
-        raise TypeError(f"Expected `{name}` as int64 class numbers, got {labels.dtype}")
-    expect(labels.dim() == 1, f"`{name}` of shape (n,)", tuple(labels.shape))
+def expect_labels(name: str, labels: Tensor, num_classes: int, length: int | None = None) -> None:
+    """Refuse what is no int64 vector (of that length) of classes from 0 to C - 1."""
+    dtype = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
+    if dtype != torch.int64:
+        raise TypeError(f"Expected `{name}` as an int64 tensor of class numbers, got {dtype}")
+    fits = labels.dim() == 1 and length in (None, len(labels))
+    size = "n" if length is None else length
+    shape = tuple(labels.shape)
+    expect(fits, f"`{name}` of shape ({size},)", shape, "one class number an example")
     if getattr(_here, "training", False) or not len(labels):
         return
     low, high = labels.aminmax()
     between = f"{low.item()} to {high.item()}"
-    expect(low >= 0 and high < num_classes, f"`{name}` from 0 to {num_classes - 1}", between)
+    expect(bool(low >= 0 and high < num_classes), f"`{name}` from 0 to {num_classes - 1}", between)
