@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from nlcourse.experiments import results
-from nlcourse.training.acceleration import name_of
+from nlcourse.training.device import name_of
 
 TABLE = Path(__file__).parents[1] / "results" / "benchmarks.csv"
 

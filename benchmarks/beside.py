@@ -220,10 +220,12 @@ def ours(
     name: str, data, network, batch_size: int, augment: bool, precision=None, device: str = "cpu"
 ):
     """Return a side that trains one epoch with the course's loop."""
-    options = {"network": network, "epochs": 1, "progress": False, "options": Options(batch_size=batch_size, device=device, augment=Augment(crop=4, flip=True) if augment else None, precision=precision)}  # fmt: skip
+    changes = Augment(crop=4, flip=True) if augment else None
+    chosen = Options(batch_size=batch_size, augment=changes, precision=precision)
+    options = {"network": network, "epochs": 1, "progress": False, "device": device}
 
     def side(clock: Clock) -> None:
-        fit(clocked(OURS[name](), clock), data, **options)
+        fit(clocked(OURS[name](), clock), data, options=chosen, **options)
 
     return side
 

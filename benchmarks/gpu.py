@@ -32,17 +32,13 @@ def compiling(data, batch_size: int, device: str) -> None:
 
     Its mode "reduce-overhead" replays CUDA graphs.
     """
-    options = {
-        "network": resnet18_small,
-        "epochs": 3,
-        "device": device,
-        "options": Options(batch_size=batch_size),
-    }
+    options = {"network": resnet18_small, "epochs": 3, "device": device, "progress": False}
 
     def side(compiled: bool | str):
         def train(clock) -> None:
             method = clocked(CrossEntropy(), clock, begin=2)  # epoch 0 compiles, epoch 1 warms up
-            fit(method, data, progress=False, **options, options=Options(compiled=compiled))
+            chosen = Options(batch_size=batch_size, compiled=compiled)
+            fit(method, data, options=chosen, **options)
 
         return train
 

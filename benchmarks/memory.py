@@ -55,7 +55,8 @@ def train_once(images: int, tests: int) -> dict[str, int]:
     data = datasets.Dataset("random", *parts, names, (0.5,) * 3, (0.25,) * 3)
     (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
     device = find_device()
-    fit(CrossEntropy(), data, network=small_cnn, epochs=1, progress=False, device=device, options=Options(batch_size=128))  # fmt: skip
+    options = {"network": small_cnn, "epochs": 1, "progress": False, "device": device}
+    fit(CrossEntropy(), data, options=Options(batch_size=128), **options)
     on_device = torch.cuda.max_memory_allocated() if device.type == "cuda" else 0
     return {"data": pixels.nbytes, "resident": resident("VmHWM"), "device": on_device}
 

@@ -25,7 +25,7 @@ from nlcourse.training import Options, fit
 from nlcourse.training.acceleration import accelerate, fastest_precision
 from nlcourse.training.batches import Batches, Images
 from nlcourse.training.networks import mlp, small_cnn
-from nlcourse.training.stacked import fit_stacked
+from nlcourse.training.stacked import StackedRun, fit_stacked
 
 MEAN, STD = (0.5,) * 3, (0.25,) * 3
 QUIET = {"progress": False}
@@ -82,14 +82,9 @@ def loop(
     name: str, data, network, epochs: int, batch_size: int, device: str = "cpu", pairs: int = 9
 ) -> None:
     """Compare `fit` with the bare loop: training alone, all of it, and Co-teaching's training."""
-    shape = {
-        "network": network,
-        "epochs": epochs,
-        "device": device,
-        "options": Options(batch_size=batch_size),
-    }
-    options = shape | QUIET
-    bare = functools.partial(bare_loop, data=data, **shape)
+    shape = {"network": network, "epochs": epochs, "device": device}
+    options = shape | QUIET | {"options": Options(batch_size=batch_size)}
+    bare = functools.partial(bare_loop, data=data, batch_size=batch_size, **shape)
 
     def training(clock: Clock) -> None:
         fit(clocked(CrossEntropy(), clock), data, **options)
@@ -128,7 +123,7 @@ def sixteen(hidden: tuple[int, ...]) -> None:
             fit(CrossEntropy(), data, seed=seed, **options)
 
     compare(f"16 MLPs of width {hidden} stacked / one after the other",
-            whole(lambda: fit_stacked(sets, seeds=seeds, **options)),
+            whole(lambda: fit_stacked(list(map(StackedRun, sets, seeds)), **options)),
             whole(one_after_the_other), goal=0.25, pairs=7)  # fmt: skip
 
 

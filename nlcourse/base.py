@@ -225,13 +225,16 @@ def expect_labels(name: str, labels: Tensor, num_classes: int, length: int | Non
     """Refuse what is no int64 vector (of that length) of classes from 0 to C - 1."""
     dtype = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
     if dtype != torch.int64:
-        raise TypeError(f"Expected `{name}` as an int64 tensor of class numbers, got {dtype}")
+        raise TypeError(
+            f"Expected `{name}` as an int64 tensor of class numbers, got {dtype}: convert with "
+            "torch.as_tensor(labels).long()"
+        )
     fits = labels.dim() == 1 and length in (None, len(labels))
     size = "n" if length is None else length
-    shape = tuple(labels.shape)
-    expect(fits, f"`{name}` of shape ({size},)", shape, "one class number an example")
+    why = "one class number an example, no one-hot rows"
+    expect(fits, f"`{name}` of shape ({size},)", tuple(labels.shape), why)
     if getattr(_here, "training", False) or not len(labels):
         return
-    low, high = labels.aminmax()
-    between = f"{low.item()} to {high.item()}"
-    expect(bool(low >= 0 and high < num_classes), f"`{name}` from 0 to {num_classes - 1}", between)
+    low, high = (value.item() for value in labels.aminmax())
+    known = f"`{name}` from 0 to {num_classes - 1} ({num_classes} classes)"
+    expect(low >= 0 and high < num_classes, known, f"{low} to {high}")

@@ -58,6 +58,9 @@ class Spy(nn.Module):
         return logits
 
 
+QUIET = {"network": small, "progress": False, "device": "cpu"}
+
+
 @pytest.mark.parametrize("precision", acceleration.PRECISIONS)
 def test_a_network_multiplies_as_told_and_returns_float32(precision, images):
     spy = accelerate(Spy(), "cpu", precision)
@@ -162,24 +165,27 @@ def test_a_torch_that_does_not_tell_gets_float32(monkeypatch):
 @pytest.mark.parametrize("precision", acceleration.PRECISIONS)
 def test_a_run_says_its_precision_and_learns_in_it(colourful, precision):
     method = CrossEntropy()
-    history = fit(method, colourful, network=small, epochs=8, progress=False, device="cpu", options=Options(precision=precision, batch_size=20))  # fmt: skip
+    chosen = Options(precision=precision, batch_size=20)
+    history = fit(method, colourful, epochs=8, options=chosen, **QUIET)
     assert history.settings["precision"] == precision == method.network.precision
     assert history.best() == 1.0  # colours are easy in either
 
 
 def test_a_checkpoint_of_another_precision_is_refused(colourful, tmp_path):
-    options = {"network": small, "epochs": 1, "progress": False, "device": "cpu", "options": Options(checkpoint=tmp_path / "run.pt")}  # fmt: skip
-    fit(CrossEntropy(), colourful, **options, options=Options(precision="bfloat16"))
+    def run(precision):
+        options = Options(precision=precision, checkpoint=tmp_path / "run.pt")
+        fit(CrossEntropy(), colourful, epochs=1, options=options, **QUIET)
+
+    run("bfloat16")
     with pytest.raises(ValueError, match="its precision is bfloat16, this run's is float32"):
-        fit(CrossEntropy(), colourful, **options, options=Options(precision="float32"))
+        run("float32")
 
 
 def test_a_run_in_short_numbers_goes_on_from_its_checkpoint(colourful, tmp_path):
-    options = {"network": small, "progress": False, "device": "cpu", "options": Options(precision="bfloat16", checkpoint=tmp_path / "run.pt")}  # fmt: skip
-    fit(ELR(), colourful, epochs=1, **options)
-    resumed = fit(ELR(), colourful, epochs=3, **options)
-    del options["checkpoint"]
-    whole = fit(ELR(), colourful, epochs=3, **options)
+    kept = Options(precision="bfloat16", checkpoint=tmp_path / "run.pt")
+    fit(ELR(), colourful, epochs=1, options=kept, **QUIET)
+    resumed = fit(ELR(), colourful, epochs=3, options=kept, **QUIET)
+    whole = fit(ELR(), colourful, epochs=3, options=Options(precision="bfloat16"), **QUIET)
     assert resumed["train_loss"] == whole["train_loss"]
 
 

@@ -70,7 +70,7 @@ def test_it_watches_the_given_labels_of_those_held_out(noisy):
 
 def test_the_first_of_several_best_epochs_is_taken(noisy):
     watch = EarlyStopping(CrossEntropy(), noisy)
-    with pytest.raises(ValueError, match="No epoch"):
+    with pytest.raises(ValueError, match="no epoch yet"):
         _ = watch.best_epoch
     watch.accuracies = [0.1, 0.5, 0.5, 0.2]
     rows = [dict.fromkeys(COLUMNS, 0.0) | {"test_accuracy": value} for value in (1, 2, 3, 4)]

@@ -13,7 +13,7 @@ from nlcourse.methods import CoTeaching, CrossEntropy
 from nlcourse.training import Options, fit
 from nlcourse.training.history import COLUMNS
 from nlcourse.training.networks import mlp, small_cnn
-from nlcourse.training.stacked import StackedMLP, fit_stacked
+from nlcourse.training.stacked import StackedMLP, StackedRun, fit_stacked
 
 small = functools.partial(mlp, hidden=(24, 16))
 QUIET = {"network": small, "progress": False, "device": "cpu"}
@@ -47,19 +47,19 @@ def assert_alike(together, alone, examples):
 def test_each_run_is_the_one_that_fit_would_have_made(digits):
     rates, seeds, lrs = [0.0, 0.2, 0.4, 0.4, 0.6], [0, 1, 2, 2, 3], [0.05, 0.05, 0.1, 0.02, 0.2]
     sets = [noisy(digits, rate, seed) for rate, seed in zip(rates, seeds, strict=True)]
-    methods = [CrossEntropy() for _ in sets]
+    runs = list(map(StackedRun, sets, seeds, lrs))
     options = {
         "epochs": 4,
         "weight_decay": 1e-3,
         "options": Options(batch_size=48, momentum=0.8),
     } | QUIET
-    together = fit_stacked(sets, seeds=seeds, lr=lrs, methods=methods, **options)
+    together = fit_stacked(runs, **options)
     for number, history in enumerate(together):
         method = CrossEntropy()
         alone = fit(method, sets[number], seed=seeds[number], lr=lrs[number], **options)
         assert_alike(history, alone, examples=60)
         assert history.settings["seed"] == seeds[number]
-        ours, theirs = methods[number].network.state_dict(), method.network.state_dict()
+        ours, theirs = runs[number].method.network.state_dict(), method.network.state_dict()
         for name, weights in theirs.items():
             torch.testing.assert_close(ours[name], weights, rtol=1e-3, atol=1e-5)
     losses = [history.last["train_loss"] for history in together]
@@ -68,7 +68,7 @@ def test_each_run_is_the_one_that_fit_would_have_made(digits):
 
 def test_one_network_alone_is_a_stack_too(digits):
     data = noisy(digits, 0.3)
-    (history,) = fit_stacked([data], seeds=[5], epochs=3, **QUIET)
+    (history,) = fit_stacked([StackedRun(data, 5)], epochs=3, **QUIET)
     assert_alike(history, fit(CrossEntropy(), data, seed=5, epochs=3, **QUIET), examples=60)
 
 
@@ -76,8 +76,10 @@ def test_a_run_does_not_depend_on_its_neighbours(digits):
     """Other labels, seeds and rates beside it change a run by no more than rounding."""
     data = noisy(digits, 0.4)
     options = {"epochs": 3} | QUIET
-    (alone,) = fit_stacked([data], seeds=[1], **options)
-    beside = fit_stacked([noisy(digits, 0.8, 3), data], seeds=[7, 1], lr=[0.5, 0.05], **options)
+    (alone,) = fit_stacked([StackedRun(data, 1)], **options)
+    beside = fit_stacked(
+        [StackedRun(noisy(digits, 0.8, 3), 7, 0.5), StackedRun(data, 1)], **options
+    )
     assert_alike(beside[1], alone, examples=60)
 
 
@@ -99,7 +101,7 @@ def test_it_leaves_random_state_and_threads_alone(digits):
     torch.manual_seed(3)
     expected, threads = torch.rand(2), torch.get_num_threads()
     torch.manual_seed(3)
-    fit_stacked([digits], seeds=[0], epochs=1, **QUIET)
+    fit_stacked([StackedRun(digits)], epochs=1, **QUIET)
     assert torch.equal(torch.rand(2), expected)
     assert torch.get_num_threads() == threads
 
@@ -116,7 +118,11 @@ def test_stop_keeps_the_finished_epochs_of_all(digits):
             stop.set()
 
     histories = fit_stacked(
-        [digits, noisy(digits, 0.5)], seeds=[0, 1], epochs=50, stop=stop, on_epoch=watch, **QUIET
+        [StackedRun(digits), StackedRun(noisy(digits, 0.5), 1)],
+        epochs=50,
+        on_epoch=watch,
+        options=Options(stop=stop),
+        **QUIET,
     )
     assert seen == [[1, 1], [2, 2]]
     assert [len(history) for history in histories] == [2, 2]
@@ -127,13 +133,13 @@ def test_the_stop_button_of_jupyter_keeps_them_too(digits):
     def interrupt(histories):
         raise KeyboardInterrupt
 
-    (history,) = fit_stacked([digits], seeds=[0], epochs=9, on_epoch=interrupt, **QUIET)
+    (history,) = fit_stacked([StackedRun(digits)], epochs=9, on_epoch=interrupt, **QUIET)
     assert (len(history), history.stopped) == (1, "interrupted in epoch 2 of 9")
 
 
 def test_a_run_that_diverges_ends_alone(digits):
     options = {"epochs": 4, "options": Options(momentum=0.0)} | QUIET
-    wild, tame = fit_stacked([digits, digits], seeds=[0, 1], lr=[1e20, 0.05], **options)
+    wild, tame = fit_stacked([StackedRun(digits, 0, 1e20), StackedRun(digits, 1)], **options)
     assert "diverged in epoch" in wild.stopped
     assert "learning rate 1e+20" in wild.stopped
     assert len(wild) < 4
@@ -149,9 +155,9 @@ def test_networks_that_cannot_be_stacked_are_named(digits):
     dropout = functools.partial(mlp, dropout=0.2)
     options = QUIET | {"epochs": 1}
     with pytest.raises(ValueError, match="Dropout.*one after the other with `fit`"):
-        fit_stacked([digits], seeds=[0], **options | {"network": dropout})
+        fit_stacked([StackedRun(digits)], **options | {"network": dropout})
     with pytest.raises(ValueError, match="Conv2d"):
-        fit_stacked([digits], seeds=[0], **options | {"network": small_cnn})
+        fit_stacked([StackedRun(digits)], **options | {"network": small_cnn})
     linear = nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2))
     with pytest.raises(ValueError, match="Expected networks of Flatten"):
         StackedMLP([linear])
@@ -160,28 +166,29 @@ def test_networks_that_cannot_be_stacked_are_named(digits):
 
 
 def test_bad_settings_are_refused(digits):
+    one = StackedRun(digits)
     calls = [
-        ({"data_sets": []}, "at least one data set"),
-        ({"seeds": [0, 1]}, "one of `seeds` for each of the 1"),
-        ({"lr": [0.1, 0.2]}, "one of `lr`"),
-        ({"lr": -1.0}, "above 0"),
-        ({"epochs": 0}, "`epochs` and `batch_size` of at least 1"),
-        ({"methods": [CoTeaching(0.4)]}, "CrossEntropy, got CoTeaching"),
+        ([], {}, "at least one run"),
+        ([StackedRun(digits, lr=-1.0)], {}, "above 0"),
+        ([one], {"epochs": 0}, "`epochs` of at least 1"),
+        ([one], {"options": Options(batch_size=0)}, "`batch_size` of at least 1"),
+        ([one], {"options": Options(precision="bfloat16")}, "`stop` alone"),
+        ([StackedRun(digits, method=CoTeaching(0.4))], {}, "CrossEntropy, got CoTeaching"),
+        ([one, StackedRun(digits.with_images(digits.images.flip(0)))], {}, "given labels only"),
     ]
-    for change, message in calls:
-        arguments = {"data_sets": [digits], "seeds": [0], "epochs": 1} | QUIET | change
+    for runs, change, message in calls:
         with pytest.raises(ValueError, match=message):
-            fit_stacked(arguments.pop("data_sets"), **arguments)
-    other = digits.with_images(digits.images.flip(0))
-    with pytest.raises(ValueError, match="given labels only"):
-        fit_stacked([digits, other], seeds=[0, 1], epochs=1, **QUIET)
+            fit_stacked(runs, **{"epochs": 1} | QUIET | change)
 
 
 @pytest.mark.gpu
 def test_a_gpu_trains_the_same_stack(digits):
-    sets = [noisy(digits, rate) for rate in (0.0, 0.4)]
-    options = {"seeds": [0, 1], "epochs": 10, "network": small, "progress": False}
-    on_gpu = fit_stacked(sets, device="cuda", **options)
-    on_cpu = fit_stacked(sets, device="cpu", **options)
+    options = {"epochs": 10, "network": small, "progress": False}
+    on_gpu, on_cpu = (
+        fit_stacked(
+            [StackedRun(noisy(digits, 0.4 * i), i) for i in (0, 1)], device=device, **options
+        )
+        for device in ("cuda", "cpu")
+    )
     for one, other in zip(on_gpu, on_cpu, strict=True):
         assert abs(one.best() - other.best()) < 0.08

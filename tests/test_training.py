@@ -1,5 +1,6 @@
 """The one loop: beside a loop written out by hand, stopped, killed, diverged, resumed."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -15,10 +16,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise, training
+from nlcourse import datasets, noise
 from nlcourse.datasets.augment import Augment
 from nlcourse.methods import CoTeaching, CrossEntropy, Method
-from nlcourse.training import DivergedError, Options, find_device, fit, predict
+from nlcourse.training import (
+    DivergedError,
+    Options,
+    checkpoint,
+    device,
+    find_device,
+    fit,
+    predict,
+)
 from nlcourse.training.batches import Images
 from nlcourse.training.history import COLUMNS, History
 from nlcourse.training.networks import mlp
@@ -41,6 +50,9 @@ def same(one, other):
     return repr(numbers(one)) == repr(numbers(other))
 
 
+RARE = {field.name for field in dataclasses.fields(Options)}
+
+
 def quick(data, **options):
     options = {
         "network": small,
@@ -49,7 +61,8 @@ def quick(data, **options):
         "device": "cpu",
     } | options
     method = options.pop("method", None) or CrossEntropy()
-    return fit(method, data, **options)
+    rare = {name: options.pop(name) for name in RARE & options.keys()}
+    return fit(method, data, **{"options": Options(**rare)} | options)
 
 
 # --- what it computes ---
@@ -292,8 +305,8 @@ KILLED = """
 import functools, sys, time
 from nlcourse import datasets, noise
 from nlcourse.methods import CoTeaching
-from nlcourse.models import mlp
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
+from nlcourse.training.networks import mlp
 data = noise.inject(datasets.load("digits").subset(300), "symmetric", 0.4, seed=1)
 slow = len(sys.argv) > 3
 
@@ -304,7 +317,8 @@ def report(history):
 
 history = fit(
     CoTeaching(0.4, ramp_epochs=3), data, epochs=8, device="cpu", progress=False, on_epoch=report,
-    network=functools.partial(mlp, hidden=(32,), dropout=0.2), checkpoint=sys.argv[1],
+    network=functools.partial(mlp, hidden=(32,), dropout=0.2),
+    options=Options(checkpoint=sys.argv[1]),
 )
 history.to_csv(sys.argv[2])
 """
@@ -373,7 +387,7 @@ def test_pieces_have_names_that_are_the_same_in_every_process():
         (functools.partial(backwards, forget_rate=0.5), "partial.backwards(forget_rate=0.5)"),
         (Firsts(1), f"{__name__}.Firsts"),
     ):
-        assert f"select={name}" in training._pieces(CoTeaching(0.4, select=piece))
+        assert f"select={name}" in checkpoint.pieces(CoTeaching(0.4, select=piece))
 
 
 def test_a_checkpoint_knows_the_pieces_of_its_method(noisy, tmp_path):
@@ -390,17 +404,6 @@ def test_a_checkpoint_knows_the_pieces_of_its_method(noisy, tmp_path):
     assert "backwards" not in repr(again.settings)  # what tables and boards show stays
 
 
-def test_a_checkpoint_from_before_pieces_were_noted_goes_on(noisy, tmp_path):
-    path = tmp_path / "run.pt"
-    quick(noisy, epochs=1, checkpoint=path, method=CoTeaching(0.4))
-    state = torch.load(path, weights_only=True)
-    del state["settings"]["pieces"]
-    torch.save(state, path)
-    with pytest.raises(ValueError, match="its pieces is None"):
-        quick(noisy, epochs=2, checkpoint=path, method=CoTeaching(0.4, select=backwards))
-    assert len(quick(noisy, epochs=2, checkpoint=path, method=CoTeaching(0.4))) == 2
-
-
 def test_the_random_state_is_that_of_the_device_that_trains(monkeypatch):
     """And not that of the first GPU."""
     asked, kept = [], {torch.device("cuda:0"): "zero", torch.device("cuda:1"): "one"}
@@ -409,9 +412,9 @@ def test_the_random_state_is_that_of_the_device_that_trains(monkeypatch):
         set_rng_state=lambda state, device="cuda:0": asked.append((state, torch.device(device))),
     )
     monkeypatch.setattr(torch, "get_device_module", lambda device: gpus)
-    state = training._random_state(torch.device("cuda:1"))
+    state = device.random_state(torch.device("cuda:1"))
     assert state["cuda"] == "one"
-    training._set_random_state(torch.device("cuda:1"), state)
+    device.set_random_state(torch.device("cuda:1"), state)
     assert asked == [("one", torch.device("cuda:1"))]
 
 
@@ -436,7 +439,7 @@ def test_bad_settings_are_refused(noisy):
         quick(noisy, epochs=0)
     with pytest.raises(ValueError, match="learning rate"):
         quick(noisy, lr=-0.1)
-    with pytest.raises(ValueError, match="No network is called 'resnet-1000'"):
+    with pytest.raises(ValueError, match="Expected `network` out of .*'resnet-1000'"):
         quick(noisy, network="resnet-1000")
 
 

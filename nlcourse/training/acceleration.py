@@ -6,27 +6,16 @@ it computes in between. Measured in ``benchmarks/precision.py``.
 
 from __future__ import annotations
 
-import platform
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-SMALL_IMAGE = 256  # values: up to here (digits) neither short numbers nor a second thread pay
+from ..base import expect_one_of
+from .device import SMALL_IMAGE
+
 PRECISIONS = ("float32", "bfloat16")
-
-
-def name_of(device: torch.device | str) -> str:
-    """Return what a table calls a device: "NVIDIA H200", "arm64 MPS", "x86_64 CPU, 1 thread".
-
-    The threads are those of the calling thread.
-    """
-    device = torch.device(device)
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    if device.type != "cpu":
-        return f"{platform.machine()} {device.type.upper()}"
-    threads = torch.get_num_threads()
-    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def accelerate(
@@ -52,24 +41,21 @@ def accelerate(
     Raises:
         ValueError: another precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"Expected `precision` out of {', '.join(PRECISIONS)}, got {precision!r}")
+    expect_one_of("precision", precision, PRECISIONS)
     device = torch.device(device)
     if device.type in ("cpu", "cuda"):
         # The channels of one pixel side by side, as convolutions read them.
         network = network.to(memory_format=torch.channels_last)
         averages = (each for each in network.modules() if isinstance(each, nn.AdaptiveAvgPool2d))
-        for layer in () if compiled else averages:  # the compiler chooses layouts by itself
+        for layer in [] if compiled else averages:  # the compiler chooses layouts by itself
             layer.register_forward_pre_hook(_keep_layout)
-    network.precision = precision
+    setattr(network, "precision", precision)  # noqa: B010 - mypy takes it for a submodule
     if precision == "bfloat16":
         arithmetic = _Bfloat16(device.type)
-        hooks = arithmetic.begin, arithmetic.end
-        if compiled:  # the program begins after the one and ends before the other
-            hooks = map(torch.compiler.disable, hooks)
-        begin, end = hooks
-        network.register_forward_pre_hook(begin)
-        network.register_forward_hook(end, always_call=True)
+        # A compiled program begins after the one and ends before the other.
+        outside: Callable[..., Any] = torch.compiler.disable if compiled else lambda hook: hook
+        network.register_forward_pre_hook(outside(arithmetic.begin))
+        network.register_forward_hook(outside(arithmetic.end), always_call=True)
     if compiled:
         torch._dynamo.config.suppress_errors = True
         network.compile(mode=compiled if isinstance(compiled, str) else None)
@@ -123,7 +109,7 @@ def _channels_last(gradient: Tensor) -> Tensor:
 
 def _processor_has_bfloat16() -> bool:
     # Without such instructions torch imitates them, slowly. Older versions of torch do not tell.
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
@@ -138,12 +124,14 @@ class _Bfloat16:
         self.device_type = device_type
         self.open: list[torch.autocast] = []
 
-    def begin(self, network: nn.Module, inputs: tuple) -> None:
+    def begin(self, network: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         """Switch to bfloat16."""
         self.open.append(torch.autocast(self.device_type, dtype=torch.bfloat16))
         self.open[-1].__enter__()
 
-    def end(self, network: nn.Module, inputs: tuple, logits: Tensor | None) -> Tensor | None:
+    def end(
+        self, network: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor | None
+    ) -> Tensor | None:
         """Switch back, also after an error (then there are no logits)."""
         self.open.pop().__exit__(None, None, None)
         return None if logits is None else logits.float()

@@ -8,7 +8,7 @@ augmentation works on the whole batch. Explained in lesson 00 (the loop) and mea
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,7 +27,13 @@ class Images:
         device: where the images are to live.
     """
 
-    def __init__(self, images: Tensor, mean, std, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        images: Tensor,
+        mean: Sequence[float],
+        std: Sequence[float],
+        device: torch.device | str = "cpu",
+    ) -> None:
         """Move the images to the device."""
         if images.dim() != 4:
             raise ValueError(

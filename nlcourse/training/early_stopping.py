@@ -12,15 +12,16 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from ..base import Method
+from ..base import Method, expect
+from ..datasets import Dataset
 from .batches import Images
 from .history import History
-from .loop import predict
+from .measure import predict
 
 SHARE = 0.1  # of the training data, in all of these papers
 
 
-def hold_out(data, share: float = SHARE, seed: int = 0) -> tuple[object, Tensor]:
+def hold_out(data: Dataset, share: float = SHARE, seed: int = 0) -> tuple[Dataset, Tensor]:
     """Split the training set by chance.
 
     Args:
@@ -36,10 +37,8 @@ def hold_out(data, share: float = SHARE, seed: int = 0) -> tuple[object, Tensor]
     """
     size = len(data.labels)
     count = int(share * size)
-    if not 0 < count < size:
-        raise ValueError(
-            f"Expected `share` in (0, 1) with something on either side, got {share} of {size}"
-        )
+    what = "`share` in (0, 1) with something on either side"
+    expect(0 < count < size, what, f"{share} of {size}")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     out, kept = order[:count], order[count:]
     part = dataclasses.replace(
@@ -69,7 +68,7 @@ class EarlyStopping:
         accuracies: share of the held-out labels that the method predicts, a value an epoch.
     """
 
-    def __init__(self, method: Method, data, share: float = SHARE, seed: int = 0) -> None:
+    def __init__(self, method: Method, data: Dataset, share: float = SHARE, seed: int = 0) -> None:
         """Split the data."""
         self.method = method
         self.training_part, out = hold_out(data, share, seed)
@@ -88,8 +87,7 @@ class EarlyStopping:
     @property
     def best_epoch(self) -> int:
         """The epoch, from 1, that predicts most of the held-out labels; the first of several."""
-        if not self.accuracies:
-            raise ValueError("No epoch was watched yet: train with `on_epoch=` this")
+        expect(bool(self.accuracies), "a watched run (train with `on_epoch=` this)", "no epoch yet")
         return self.accuracies.index(max(self.accuracies)) + 1
 
     def chosen(self, history: History, column: str = "test_accuracy") -> float:
@@ -98,9 +96,10 @@ class EarlyStopping:
         Raises:
             ValueError: the history has other epochs than those that were watched.
         """
-        if len(history) != len(self.accuracies):
-            raise ValueError(
-                f"Expected the history of the watched run, {len(self.accuracies)} epochs, got "
-                f"{len(history)}: a run that was resumed is not watched from its start"
-            )
+        expect(
+            len(history) == len(self.accuracies),
+            f"the history of the watched run, {len(self.accuracies)} epochs",
+            len(history),
+            "a run that was resumed is not watched from its start",
+        )
         return history[column][self.best_epoch - 1]

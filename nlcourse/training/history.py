@@ -42,11 +42,11 @@ class History:
     """
 
     def __init__(
-        self, rows: list[dict[str, float]] | None = None, settings: dict | None = None
+        self, rows: list[dict[str, float]] | None = None, settings: dict[str, object] | None = None
     ) -> None:
         """Make an empty history, or one from rows."""
         self.rows: list[dict[str, float]] = list(rows or [])
-        self.settings: dict = dict(settings or {})
+        self.settings: dict[str, object] = dict(settings or {})
         self.stopped = ""
 
     def __len__(self) -> int:

@@ -6,15 +6,19 @@ images ``(n, channels, height, width)`` to logits ``(n, C)``.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from math import prod
 
 from torch import nn
 
+from ..base import expect, expect_one_of
+from ..datasets import Dataset
 from .preact_resnet import preact_resnet18
 from .resnet import resnet18_small, resnet34_small, resnet50_imagenet, resnet50_small
 
 ImageShape = tuple[int, int, int]
+NetworkMaker = Callable[[ImageShape, int], nn.Module]
 
 
 def mlp(
@@ -35,8 +39,7 @@ def mlp(
     Raises:
         ValueError: a width below 1.
     """
-    if any(width < 1 for width in hidden):
-        raise ValueError(f"Expected hidden layers of at least 1 unit, got {tuple(hidden)}")
+    expect(all(width >= 1 for width in hidden), "hidden layers of at least 1 unit", tuple(hidden))
     layers: list[nn.Module] = [nn.Flatten()]
     inputs = prod(image_shape)
     for width in hidden:
@@ -136,3 +139,11 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = {
     "resnet50": resnet50_small,
     "resnet50-imagenet": resnet50_imagenet,
 }
+
+
+def network_maker(network: str | NetworkMaker, data: Dataset) -> Callable[[], nn.Module]:
+    """Return a callable without arguments that makes a fresh network for a data set."""
+    if isinstance(network, str):
+        expect_one_of("network", network, NETWORKS)
+        network = NETWORKS[network]
+    return functools.partial(network, data.image_shape, data.num_classes)

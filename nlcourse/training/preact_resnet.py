@@ -46,7 +46,8 @@ class PreActBlock(nn.Module):
         shortcut = h if self.legacy_shortcut else x
         if self.project is not None:
             shortcut = self.project(h)
-        return shortcut + self.conv2(F.relu(self.norm2(self.conv1(h))))
+        change: Tensor = self.conv2(F.relu(self.norm2(self.conv1(h))))
+        return shortcut + change
 
 
 def preact_resnet18(

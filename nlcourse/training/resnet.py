@@ -48,11 +48,15 @@ def resnet50_small(
 
 
 def _for_small_images(
-    block: str, depths: list[int], image_shape, num_classes: int, stem_padding: int
+    block: str,
+    depths: list[int],
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    stem_padding: int,
 ) -> nn.Module:
     from torchvision.models import resnet  # only here: torchvision takes a second to import
 
-    network = resnet.ResNet(getattr(resnet, block), depths, num_classes=num_classes)
+    network: nn.Module = resnet.ResNet(getattr(resnet, block), depths, num_classes=num_classes)
     network.conv1 = nn.Conv2d(image_shape[0], 64, 3, padding=stem_padding, bias=False)
     network.maxpool = nn.Identity()
     for layer in network.modules():
@@ -88,7 +92,8 @@ def resnet50_imagenet(
     if pretrained:
         _load_imagenet_weights(network)
     network.fc = nn.Linear(network.fc.in_features, num_classes)
-    return network
+    made: nn.Module = network
+    return made
 
 
 def _load_imagenet_weights(network: nn.Module) -> None:

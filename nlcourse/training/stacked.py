@@ -4,43 +4,34 @@ A step of a small network is mostly waiting: each of its matrix products is over
 is called. Sixteen networks of one shape are therefore stacked, weight upon weight, and take each
 step together: ``(S, batch, in) @ (S, in, out)``. Every network keeps its own labels, its own first
 weights, its own order of the examples and its own learning rate, so that it learns what it would
-have learned alone in ``fit``. Shown in the panel :class:`~nlcourse.panels.NoiseSweep`.
+have learned alone in ``fit``. Shown in a panel of lesson 01.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..base import expect
+from ..datasets import Dataset
 from ..methods import CrossEntropy
-from .acceleration import name_of
 from .batches import Images
+from .checkpoint import describe
+from .device import find_device, name_of, one_thread_for_small, own_random_state
 from .history import COLUMNS, History
-from .loop import (
-    BUILDING,
-    NetworkMaker,
-    StopRequested,
-    accuracy_shares,
-    describe,
-    find_device,
-    network_maker,
-    noting_stops,
-    one_thread_for_small,
-    own_random_state,
-    progress_bar,
-)
+from .loop import BUILDING, Options, StopRequested, noting_stops, progress_bar
+from .measure import accuracy_shares
+from .networks import NetworkMaker, network_maker
 
 LAYERS = (nn.Flatten, nn.Linear, nn.ReLU)
-PREDICTED_AT_ONCE = (
-    16_384  # images times networks: what their hidden layers need stays in the cache
-)
+# Images times networks: what their hidden layers need stays in the cache.
+PREDICTED_AT_ONCE = 16_384
 
 OnEpoch = Callable[[list[History]], None]
 
@@ -56,7 +47,7 @@ class StackedMLP:
         ValueError: a network with other layers, or of another shape than the first.
     """
 
-    def __init__(self, networks: Sequence[nn.Sequential]) -> None:
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
         """Stack weight upon weight."""
         shapes = [_shapes(network) for network in networks]
         if any(shape != shapes[0] for shape in shapes):
@@ -88,7 +79,7 @@ class StackedMLP:
         return values
 
     @torch.no_grad()
-    def unstack(self, networks: Sequence[nn.Sequential]) -> None:
+    def unstack(self, networks: Sequence[nn.Module]) -> None:
         """Copy the weights into networks of the same shape."""
         for number, network in enumerate(networks):
             for layer, (weights, biases) in zip(_linear_layers(network), self.layers, strict=True):
@@ -96,82 +87,84 @@ class StackedMLP:
                 layer.bias.copy_(biases[number, 0])
 
 
+@dataclass(frozen=True, eq=False)
+class StackedRun:
+    """What one of the runs has of its own.
+
+    Attributes:
+        data: with given labels; the data of all runs may differ in these alone.
+        seed: of the first weights and the order of the examples.
+        lr: learning rate.
+        method: its ``network`` holds the trained weights in the end.
+    """
+
+    data: Dataset
+    seed: int = 0
+    lr: float = 0.05
+    method: CrossEntropy = field(default_factory=CrossEntropy)
+
+
 def fit_stacked(
-    data_sets: Sequence,
+    runs: Sequence[StackedRun],
     *,
-    seeds: Sequence[int],
-    methods: Sequence[CrossEntropy] | None = None,
-    network: str | NetworkMaker = "mlp",
     epochs: int = 30,
-    lr: float | Sequence[float] = 0.05,
-    batch_size: int = 64,
-    momentum: float = 0.9,
     weight_decay: float = 0.0,
+    network: str | NetworkMaker = "mlp",
     device: torch.device | str | None = None,
     progress: bool = True,
-    stop: threading.Event | None = None,
     on_epoch: OnEpoch | None = None,
+    options: Options = Options(),  # noqa: B008 - frozen
 ) -> list[History]:
-    """Train one small network on each data set, all at once, with cross entropy and SGD.
+    """Train one small network a run, all at once, with cross entropy and SGD.
 
-    Run number i equals ``fit(CrossEntropy(), data_sets[i], seed=seeds[i], lr=lr[i], ...)`` but for
-    the rounding of sums, in a fraction of the time. All is computed in float32, on a GPU too, where
-    ``fit`` chooses bfloat16.
-
-    A run that diverges ends alone: its history says so in ``stopped``, the others go on.
+    Each equals ``fit(run.method, run.data, seed=run.seed, lr=run.lr, ...)`` but for the rounding of
+    sums, in a fraction of the time. All is computed in float32, on a GPU too, where ``fit`` chooses
+    bfloat16. A run that diverges ends alone: its history says so in ``stopped``, the others go on.
 
     Args:
-        data_sets: one a run; they may differ in their given labels only, as `noise.inject` makes
-            them from one data set.
-        seeds: one a run: its first weights and the order of its examples.
-        methods: where the trained networks are wanted, one method a run; its ``network`` holds them
-            in the end.
+        runs: at least one.
+        epochs: passes through the training set, from 1.
+        weight_decay: l2 penalty of SGD.
         network: "mlp", or a callable ``(image_shape, num_classes) -> network`` that makes an
             ``nn.Sequential`` of Flatten, Linear and ReLU.
-        epochs: passes through the training set, from 1.
-        lr: learning rate, one for all or one a run.
-        batch_size: examples in a batch of each network.
-        momentum: of SGD.
-        weight_decay: l2 penalty of SGD.
         device: where to train; found when left out.
         progress: show a bar when it takes longer than two seconds.
-        stop: ends all runs at the next step when somebody sets it.
         on_epoch: called with the histories after every epoch, in this thread.
+        options: `batch_size`, `momentum` and `stop` count here, the others have to be left out.
 
     Returns:
         One history a run. ``seconds`` of a row is the time of the epoch divided by the runs.
 
     Raises:
-        ValueError: a setting out of its range, data sets with different images, or a network that
-            cannot be stacked.
+        ValueError: a setting out of its range, data with different images, or a network that cannot
+            be stacked.
     """
-    rates = [lr] * len(data_sets) if isinstance(lr, (int, float)) else list(lr)
-    methods = [CrossEntropy() for _ in data_sets] if methods is None else list(methods)
-    _check(data_sets, seeds, rates, methods, epochs, batch_size)
-    device = torch.device(device) if device is not None else find_device()
-    make_network = network_maker(network, data_sets[0])
-    with (
-        own_random_state(device, 0),
-        one_thread_for_small(data_sets[0].images, device),
-    ):
-        options = {"batch_size": batch_size, "momentum": momentum, "weight_decay": weight_decay}
-        stack = _Stack(data_sets, seeds, rates, methods, make_network, device, **options)
-        common = {"network": describe(network), "epochs": epochs, "device": device.type} | options
+    _check(runs, epochs, options)
+    device = find_device(device)
+    common: dict[str, object] = {
+        "network": describe(network),
+        "epochs": epochs,
+        "device": device.type,
+        "batch_size": options.batch_size,
+        "momentum": options.momentum,
+        "weight_decay": weight_decay,
+    }
+    with own_random_state(device, 0), one_thread_for_small(runs[0].data.images, device):
+        stack = _Stack(runs, network_maker(network, runs[0].data), device, options, weight_decay)
         common["computed_on"] = name_of(device)
-        for number, history in enumerate(stack.histories):
-            own = {"data": data_sets[number].name, "seed": seeds[number], "lr": rates[number]}
-            history.settings = common | own
-        return _train(stack, epochs, progress, stop, on_epoch)
+        for run, history in zip(runs, stack.histories, strict=True):
+            history.settings = common | {"data": run.data.name, "seed": run.seed, "lr": run.lr}
+        return _train(stack, epochs, progress, on_epoch)
 
 
-def _train(stack: _Stack, epochs: int, progress: bool, stop, on_epoch) -> list[History]:
+def _train(stack: _Stack, epochs: int, progress: bool, on_epoch: OnEpoch | None) -> list[History]:
     """Train until the last epoch or a stop; the histories survive both."""
     histories, done = stack.histories, 0
     bar = progress_bar(epochs, 0, progress, unit="epoch")
     try:
         with noting_stops(histories, epochs):
             while done < epochs and not all(history.stopped for history in histories):
-                stack.train_epoch(done, stop)
+                stack.train_epoch(done)
                 done += 1
                 bar.update()
                 if on_epoch is not None:
@@ -186,47 +179,50 @@ class _Stack:
     """What the runs share and what each of them has of its own."""
 
     def __init__(
-        self, data_sets, seeds, rates, methods, make_network, device,
-        *, batch_size: int, momentum: float, weight_decay: float,
-    ) -> None:  # fmt: skip
-        self.methods = methods
-        self.batch_size, self.momentum, self.weight_decay = batch_size, momentum, weight_decay
-        for method, seed in zip(methods, seeds, strict=True):
+        self,
+        runs: Sequence[StackedRun],
+        make_network: Callable[[], nn.Module],
+        device: torch.device,
+        options: Options,
+        weight_decay: float,
+    ) -> None:
+        self.runs, self.options, self.weight_decay = runs, options, weight_decay
+        first = runs[0].data
+        for run in runs:
             with BUILDING:  # as `fit` does: another thread may draw from torch's global state
-                torch.manual_seed(seed)
-                method.build(make_network, len(data_sets[0].labels), data_sets[0].num_classes)
-        self.model = StackedMLP([method.to(device).network for method in methods])
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+                torch.manual_seed(run.seed)
+                run.method.build(make_network, len(first.labels), first.num_classes)
+        self.model = StackedMLP([run.method.to(device).network for run in runs])
+        self.generators = [torch.Generator(device).manual_seed(run.seed) for run in runs]
         self.velocities = [torch.zeros_like(each) for each in self.model.parameters()]
-        self.rates = torch.tensor(rates, device=device)[:, None, None]
-        first = data_sets[0]
-        parts = (first.images, first.test_images)
-        images = [Images(part, first.mean, first.std, device) for part in parts]
-        self.images, self.test_images = images
-        self.given = torch.stack([data.labels for data in data_sets]).to(device)
+        self.rates = torch.tensor([run.lr for run in runs], device=device)[:, None, None]
+        self.images, self.test_images = (
+            Images(part, first.mean, first.std, device)
+            for part in (first.images, first.test_images)
+        )
+        self.given = torch.stack([run.data.labels for run in runs]).to(device)
         self.true, self.test_labels = first.true_labels.to(device), first.test_labels.to(device)
-        self.histories = [History() for _ in data_sets]
-        self.lr = rates
+        self.histories = [History() for _ in runs]
 
-    def train_epoch(self, epoch: int, stop: threading.Event | None) -> None:
+    def train_epoch(self, epoch: int) -> None:
         """Train all networks for one epoch, measure them and add a row to each history."""
-        began = time.perf_counter()
+        began, stop = time.perf_counter(), self.options.stop
         examples = self.given.shape[1]
         orders = torch.stack(
             [torch.randperm(examples, generator=g, device=g.device) for g in self.generators]
         )
-        labels = self.given.gather(1, orders).split(self.batch_size, dim=1)
-        total = torch.zeros(len(self.lr), device=self.given.device)
-        for index, given in zip(orders.split(self.batch_size, dim=1), labels, strict=True):
+        labels = self.given.gather(1, orders).split(self.options.batch_size, dim=1)
+        total = torch.zeros(len(self.runs), device=self.given.device)
+        for index, given in zip(orders.split(self.options.batch_size, dim=1), labels, strict=True):
             if stop is not None and stop.is_set():
                 raise StopRequested
             total.add_(self._step(index, given), alpha=index.shape[1])
         measured = self._measure() | {"train_loss": total / examples}
         rows = zip(*(column.tolist() for column in measured.values()), strict=True)
-        seconds = (time.perf_counter() - began) / len(self.lr)
+        seconds = (time.perf_counter() - began) / len(self.runs)
         for number, values in enumerate(rows):
             row = dict(zip(measured, values, strict=True)) | {"seconds": seconds}
-            self._add(number, row | {"epoch": epoch + 1, "lr": self.lr[number]})
+            self._add(number, row | {"epoch": epoch + 1, "lr": self.runs[number].lr})
 
     def _step(self, index: Tensor, labels: Tensor) -> Tensor:
         """Take one step of SGD with every network; return the losses, ``(S,)``.
@@ -253,7 +249,7 @@ class _Stack:
         ):
             if self.weight_decay:
                 gradient = gradient.add(weights, alpha=self.weight_decay)
-            velocity.mul_(self.momentum).add_(gradient)
+            velocity.mul_(self.options.momentum).add_(gradient)
             weights.addcmul_(velocity, self.rates, value=-1)
 
     def _measure(self) -> dict[str, Tensor]:
@@ -265,10 +261,13 @@ class _Stack:
     @torch.no_grad()
     def _predict(self, images: Images) -> Tensor:
         """Return the predicted class of every image by every network, int64 ``(S, n)``."""
-        size = max(1, PREDICTED_AT_ONCE // len(self.lr))
+        size = max(1, PREDICTED_AT_ONCE // len(self.runs))
         parts = (images.get(slice(at, at + size)) for at in range(0, len(images), size))
         return torch.cat(
-            [self.model(part.flatten(1).expand(len(self.lr), -1, -1)).argmax(2) for part in parts],
+            [
+                self.model(part.flatten(1).expand(len(self.runs), -1, -1)).argmax(2)
+                for part in parts
+            ],
             dim=1,
         )
 
@@ -286,12 +285,12 @@ class _Stack:
 
     def finish(self) -> None:
         """Hand the trained weights to the methods."""
-        for method in self.methods:
-            method.eval()
-        self.model.unstack([method.network for method in self.methods])
+        for run in self.runs:
+            run.method.eval()
+        self.model.unstack([run.method.network for run in self.runs])
 
 
-def _shapes(network: nn.Module) -> list[tuple]:
+def _shapes(network: nn.Module) -> list[tuple[int, ...]]:
     layers = list(network) if isinstance(network, nn.Sequential) else [network]
     for layer in layers:
         if not isinstance(layer, LAYERS) or (isinstance(layer, nn.Linear) and layer.bias is None):
@@ -308,37 +307,28 @@ def _shapes(network: nn.Module) -> list[tuple]:
     return [tuple(layer.weight.shape) for layer in _linear_layers(network)]
 
 
-def _linear_layers(network: nn.Sequential) -> list[nn.Linear]:
-    return [layer for layer in network if isinstance(layer, nn.Linear)]
+def _linear_layers(network: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
 
 
-def _check(data_sets, seeds, rates, methods, epochs: int, batch_size: int) -> None:
-    if not data_sets:
-        raise ValueError("Expected at least one data set in `data_sets`")
-    for name, values in (("seeds", seeds), ("lr", rates), ("methods", methods)):
-        if len(values) != len(data_sets):
-            raise ValueError(
-                f"Expected one of `{name}` for each of the {len(data_sets)} data sets, got "
-                f"{len(values)}"
-            )
-    if epochs < 1 or batch_size < 1:
-        raise ValueError(
-            f"Expected `epochs` and `batch_size` of at least 1, got {epochs} and {batch_size}"
-        )
-    if not all(rate > 0 and math.isfinite(rate) for rate in rates):
-        raise ValueError(f"Expected learning rates `lr` above 0, got {rates}")
-    for method in methods:
-        if type(method) is not CrossEntropy:
-            raise ValueError(f"Expected methods that are CrossEntropy, got {type(method).__name__}")
-    for one, other in itertools.pairwise(data_sets):
-        if not _same_but_labels(one, other):
-            raise ValueError(
-                "Expected data sets that differ in their given labels only, got "
-                f"{one!r} and {other!r} with other images, true labels or test sets"
-            )
+def _check(runs: Sequence[StackedRun], epochs: int, options: Options) -> None:
+    expect(bool(runs), "at least one run in `runs`", "none")
+    expect(epochs >= 1, "`epochs` of at least 1", epochs)
+    expect(options.batch_size >= 1, "`batch_size` of at least 1", options.batch_size)
+    used = {"batch_size": options.batch_size, "momentum": options.momentum, "stop": options.stop}
+    other = "`options` with `batch_size`, `momentum` and `stop` alone"
+    expect(options == Options(**used), other, options)  # type: ignore[arg-type]
+    for run in runs:
+        expect(run.lr > 0 and math.isfinite(run.lr), "a learning rate `lr` above 0", run.lr)
+        kind = type(run.method)
+        expect(kind is CrossEntropy, "methods that are CrossEntropy", kind.__name__)
+        why = "they have other images, true labels or test sets"
+        both = f"{runs[0].data!r} and {run.data!r}"
+        same = _same_but_labels(runs[0].data, run.data)
+        expect(same, "data sets that differ in their given labels only", both, why)
 
 
-def _same_but_labels(one, other) -> bool:
+def _same_but_labels(one: Dataset, other: Dataset) -> bool:
     if (one.mean, one.std, one.num_classes) != (other.mean, other.std, other.num_classes):
         return False
     names = ("images", "true_labels", "test_images", "test_labels")

@@ -20,9 +20,10 @@ from ...panels.compute import Corruption, Parameter, check_choice, load, noise_c
 from ...panels.panel import RunPanel
 from ...panels.state import Goal, Run, State
 from ...panels.view import View, control, menu
+from ...training import Options
 from ...training.history import History
 from ...training.networks import mlp
-from ...training.stacked import fit_stacked
+from ...training.stacked import StackedRun, fit_stacked
 
 RATES = tuple(rate / 10 for rate in range(9))
 CURVES = {
@@ -235,13 +236,11 @@ class NoiseSweep(RunPanel):
         corrupt = self.noise[settings.noise_kind]
         grid = [(rate, seed) for rate in settings.rates for seed in range(settings.seeds)]
         histories = fit_stacked(
-            [corrupt(clean, rate, seed) for rate, seed in grid],
-            seeds=[seed for _, seed in grid],
+            [StackedRun(corrupt(clean, rate, seed), seed, settings.lr) for rate, seed in grid],
             network=functools.partial(mlp, hidden=(settings.width, settings.width)),
             epochs=settings.epochs,
-            lr=settings.lr,
             progress=False,
-            stop=stop,
+            options=Options(stop=stop),
             on_epoch=lambda histories: on_epoch(Sweep(settings.rates, histories)),
         )
         return Sweep(settings.rates, histories)
