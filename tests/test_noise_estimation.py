@@ -97,12 +97,12 @@ def test_rate_is_the_mean_off_the_diagonal():
     [
         ([[0.5, 0.5]], TypeError, "tensor of floats, got list"),
         (torch.ones(3, 2, dtype=torch.int64), TypeError, "got torch.int64"),
-        (torch.ones(4), ValueError, r"shape \(n, C\)"),
+        (torch.ones(4), ValueError, r"`probabilities` \(n, C\) of"),
         (torch.ones(0, 3), ValueError, "at least one example"),
         (torch.ones(3, 1), ValueError, "two classes"),
-        (torch.tensor([[2.0, -1.0]]), ValueError, "softmax of the logits"),
-        (torch.tensor([[1.0, 2.0]]), ValueError, "softmax of the logits"),
-        (torch.tensor([[float("nan"), 1.0]]), ValueError, "softmax of the logits"),
+        (torch.tensor([[2.0, -1.0]]), ValueError, "softmax missing"),
+        (torch.tensor([[1.0, 2.0]]), ValueError, "softmax missing"),
+        (torch.tensor([[float("nan"), 1.0]]), ValueError, "softmax missing"),
     ],
 )
 def test_bad_probabilities_are_refused(bad, error, says):

@@ -16,16 +16,15 @@ from __future__ import annotations
 import json
 import sys
 from functools import cache
-from importlib import resources
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import datasets
-from ..datasets import files
-from . import injectors as noise
+from ..base import expect, expect_one_of
+from .matrices import check_transition, expect_rate
 
 TABLE = "cifar10n_transitions.json"
 KINDS = tuple(datasets.HUMAN_KINDS["cifar10n"])
@@ -48,42 +47,23 @@ def human_counts(kind: str = "worse") -> Tensor:
 
     Returns:
         int64 ``(10, 10)``, row = true class, column = given label; each row sums to 5,000.
-
-    Raises:
-        ValueError: for another kind.
     """
-    if kind not in KINDS:
-        raise ValueError(f"Expected `kind` to be one of {', '.join(KINDS)}, got {kind!r}")
+    expect_one_of("kind", kind, KINDS)
     return torch.tensor(_table()["counts"][kind])
 
 
 def human_matrix(kind: str = "worse") -> Tensor:
-    """Transition matrix of human labels, float64 ``(10, 10)``, row = true class.
-
-    Raises:
-        ValueError: for a kind that :func:`human_counts` does not know.
-    """
+    """Transition matrix of human labels, float64 ``(10, 10)``, row = true class."""
     counts = human_counts(kind).double()
     return counts / counts.sum(dim=1, keepdim=True)
 
 
 def wrong_together(first: str, second: str) -> Tensor:
-    """Count images that two of the three people both labelled wrong.
+    """Count images that two of the three people, a pair of `PAIRS`, both labelled wrong.
 
-    Args:
-        first: ``"random1"`` or ``"random2"``.
-        second: a later one.
-
-    Returns:
-        int64 ``(10, 2)``, row = true class: how often both are wrong, and how often with the same
-        wrong label.
-
-    Raises:
-        ValueError: for another pair.
+    Int64 ``(10, 2)``, row = true class: how often both, and how often with the same wrong label.
     """
-    if (first, second) not in PAIRS:
-        known = ", ".join(map(str, PAIRS))
-        raise ValueError(f"Expected a pair out of {known}, got {(first, second)}")
+    expect_one_of("pair", (first, second), PAIRS)
     return torch.tensor(_table()["wrong_together"][f"{first}+{second}"])
 
 
@@ -95,92 +75,43 @@ def rescale(matrix: Tensor, rate: float) -> Tensor:
 
     Args:
         matrix: ``(C, C)``, row = true class; some label has to go wrong.
-        rate: in [0, 1].
+        rate: in [0, 1], and not so large that a class loses more than all of its labels.
 
     Returns:
         float64 ``(C, C)``.
-
-    Raises:
-        TypeError: for a matrix that is no tensor of floats.
-        ValueError: for a bad rate, a matrix without noise, or a rate that would take more than all
-            labels of some class.
     """
-    matrix = noise.check_transition(matrix)
-    if not 0 <= rate <= 1:
-        raise ValueError(f"Expected `rate` in [0, 1], got {rate:g}: the share of wrong labels")
+    matrix = check_transition(matrix)
+    expect_rate(rate)
     wrong = 1 - matrix.diagonal()
-    if wrong.mean() == 0:
-        raise ValueError("Expected a `matrix` with wrong labels, got the identity: no pattern")
+    expect(bool(wrong.mean() > 0), "a `matrix` with wrong labels", "the identity", "no pattern")
+    most = (wrong.mean() / wrong.max()).item()
+    fits = rate <= most * (1 + 1e-9)
+    expect(fits, f"`rate` of at most {most:.3g}", rate, "one class would lose all of its labels")
     factor = rate / wrong.mean()
-    if factor * wrong.max() > 1 + 1e-9:
-        top = wrong.mean() / wrong.max()
-        raise ValueError(
-            f"Expected `rate` of at most {top:.3g} for this matrix, got {rate:g}: one class would "
-            "lose more than all of its labels"
-        )
-    scaled = matrix * factor
-    return scaled.fill_diagonal_(0) + torch.diag((1 - factor * wrong).clamp_min(0))
+    return (matrix * factor).fill_diagonal_(0) + torch.diag((1 - factor * wrong).clamp_min(0))
 
 
 @cache
-def _table() -> dict:
-    text = resources.files(__package__).joinpath(TABLE).read_text(encoding="utf-8")
-    return json.loads(text)
+def _table() -> Any:
+    return json.loads(Path(__file__).with_name(TABLE).read_text(encoding="utf-8"))
 
 
-def make_table(root: str | Path | None = None) -> dict:
-    """Count the table again from the checked label file under `root`.
-
-    Raises:
-        DataError: when the file is missing or damaged.
-    """
-    folder = files.data_root(root)
-    found = files.find_labels("cifar10n", folder)
-    if isinstance(found, str):
-        raise files.DataError(files.message("cifar10n", folder, [found]))
-    arrays = {key: np.asarray(part) for key, part in files.read_labels(found).items()}
-    true = arrays["clean_label"].astype(np.int64)
-    given = {k: arrays[v].astype(np.int64) for k, v in datasets.HUMAN_KINDS["cifar10n"].items()}
-    return {
-        "what": "counts of human labels of CIFAR-10's training images; row = true class",
-        "source": "CIFAR-10N, repository UCSC-REAL/cifar-10-100n, Wei et al. 2022 (ICLR)",
-        "paper": "arXiv 2110.12088",
-        "licence": "CC BY-NC 4.0",
-        "made_by": "python -m nlcourse.noise.human FOLDER",
-        "class_names": list(_CIFAR10_CLASSES),
-        "counts": {kind: _counts(true, labels) for kind, labels in given.items()},
-        "wrong_together": {f"{a}+{b}": _both_wrong(true, given[a], given[b]) for a, b in PAIRS},
-    }
-
-
-_CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)  # fmt: skip
-
-
-def _counts(true: np.ndarray, given: np.ndarray) -> list[list[int]]:
-    counts = np.zeros((NUM_CLASSES, NUM_CLASSES), dtype=int)
-    np.add.at(counts, (true, given), 1)
-    return counts.tolist()
-
-
-def _both_wrong(true: np.ndarray, first: np.ndarray, second: np.ndarray) -> list[list[int]]:
-    both = (first != true) & (second != true)
-    same = both & (first == second)
-    return [[int(both[true == c].sum()), int(same[true == c].sum())] for c in range(NUM_CLASSES)]
-
-
-def _write(root: str | None = None) -> None:
-    path = Path(__file__).with_name(TABLE)
-    table = make_table(root)
-    parts = {key: json.dumps(value) for key, value in table.items()}
-    for key in ("counts", "wrong_together"):  # a line a matrix: fit to be read
-        rows = ",\n".join(f"  {json.dumps(k)}: {json.dumps(v)}" for k, v in table[key].items())
-        parts[key] = f"{{\n{rows}\n }}"
-    body = ",\n".join(f" {json.dumps(key)}: {text}" for key, text in parts.items())
-    path.write_text(f"{{\n{body}\n}}\n", encoding="utf-8")
-    print(f"wrote {path.name}")
+def count_again(root: str | Path | None = None) -> Any:
+    """Return the table with counts made anew from the data set under `root`."""
+    sets = {kind: datasets.load("cifar10n", kind=kind, root=root, download=False) for kind in KINDS}
+    true = sets[KINDS[0]].true_labels
+    counts, together = {}, {}
+    for kind, data in sets.items():
+        cells = (true * NUM_CLASSES + data.labels).bincount(minlength=NUM_CLASSES**2)
+        counts[kind] = cells.view(NUM_CLASSES, NUM_CLASSES).tolist()
+    for a, b in PAIRS:
+        both = sets[a].is_wrong & sets[b].is_wrong
+        same = both & (sets[a].labels == sets[b].labels)
+        wrong = [true[which].bincount(minlength=NUM_CLASSES) for which in (both, same)]
+        together[f"{a}+{b}"] = torch.stack(wrong, dim=1).tolist()
+    return _table() | {"counts": counts, "wrong_together": together}
 
 
 if __name__ == "__main__":
-    _write(*sys.argv[1:2])
+    rows = json.dumps(count_again(*sys.argv[1:2])).replace(', "', ',\n "')  # fit to be read
+    Path(__file__).with_name(TABLE).write_text(rows + "\n", encoding="utf-8")
