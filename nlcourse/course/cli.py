@@ -19,7 +19,7 @@ from pathlib import Path
 
 from . import paths as course
 
-CACHES = ("__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis", ".ipynb_checkpoints")
+CACHES = "__pycache__ .pytest_cache .ruff_cache .mypy_cache .hypothesis .ipynb_checkpoints".split()
 NEVER_CLEANED = (".venv", ".git", "work", "data")
 USAGE_ERROR = 2
 
