@@ -29,7 +29,6 @@ from .loop import BUILDING, Options, StopRequested, noting_stops, progress_bar
 from .measure import accuracy_shares
 from .networks import NetworkMaker, network_maker
 
-LAYERS = (nn.Flatten, nn.Linear, nn.ReLU)
 # Images times networks: what their hidden layers need stays in the cache.
 PREDICTED_AT_ONCE = 16_384
 
@@ -40,7 +39,7 @@ class StackedMLP:
     """Networks of Linear and ReLU layers, all of one shape, as one.
 
     Args:
-        networks: at least one ``nn.Sequential`` such as ``models.mlp`` makes, without dropout.
+        networks: at least one ``nn.Sequential`` such as ``networks.mlp`` makes, without dropout.
             Their weights are copied; :meth:`unstack` copies them back.
 
     Raises:
@@ -50,8 +49,7 @@ class StackedMLP:
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         """Stack weight upon weight."""
         shapes = [_shapes(network) for network in networks]
-        if any(shape != shapes[0] for shape in shapes):
-            raise ValueError("Expected networks of one shape: the same layers, the same widths")
+        expect(all(each == shapes[0] for each in shapes), "networks of one shape", shapes)
         layers = zip(*(_linear_layers(network) for network in networks), strict=True)
         # (S, in, out) where a Linear layer has (out, in): products then need no transposing.
         self.layers = [
@@ -72,11 +70,9 @@ class StackedMLP:
         Args:
             images: float ``(S, b, pixels)``, a batch for each of the S networks.
         """
-        values = images
         for number, (weights, biases) in enumerate(self.layers):
-            values = values.relu_() if number else values
-            values = torch.baddbmm(biases, values, weights)
-        return values
+            images = torch.baddbmm(biases, images.relu_() if number else images, weights)
+        return images
 
     @torch.no_grad()
     def unstack(self, networks: Sequence[nn.Module]) -> None:
@@ -238,19 +234,15 @@ class _Stack:
         losses = F.cross_entropy(logits, labels, reduction="none").mean(1)
         # No network has a weight in another's loss: the gradient of the sum is each one's own.
         gradients = torch.autograd.grad(losses.sum(), self.model.parameters())
-        self._descend(gradients)
+        # SGD with momentum, as torch has it, with a learning rate for each network.
+        with torch.no_grad():
+            moves = zip(self.model.parameters(), self.velocities, gradients, strict=True)
+            for weights, velocity, gradient in moves:
+                if self.weight_decay:
+                    gradient = gradient.add(weights, alpha=self.weight_decay)
+                velocity.mul_(self.options.momentum).add_(gradient)
+                weights.addcmul_(velocity, self.rates, value=-1)
         return losses.detach()
-
-    @torch.no_grad()
-    def _descend(self, gradients: Sequence[Tensor]) -> None:
-        """SGD with momentum, as torch has it, with a learning rate for each network."""
-        for weights, velocity, gradient in zip(
-            self.model.parameters(), self.velocities, gradients, strict=True
-        ):
-            if self.weight_decay:
-                gradient = gradient.add(weights, alpha=self.weight_decay)
-            velocity.mul_(self.options.momentum).add_(gradient)
-            weights.addcmul_(velocity, self.rates, value=-1)
 
     def _measure(self) -> dict[str, Tensor]:
         true = self.true.expand_as(self.given)
@@ -263,13 +255,8 @@ class _Stack:
         """Return the predicted class of every image by every network, int64 ``(S, n)``."""
         size = max(1, PREDICTED_AT_ONCE // len(self.runs))
         parts = (images.get(slice(at, at + size)) for at in range(0, len(images), size))
-        return torch.cat(
-            [
-                self.model(part.flatten(1).expand(len(self.runs), -1, -1)).argmax(2)
-                for part in parts
-            ],
-            dim=1,
-        )
+        wide = (part.flatten(1).expand(len(self.runs), -1, -1) for part in parts)
+        return torch.cat([self.model(part).argmax(2) for part in wide], dim=1)
 
     def _add(self, number: int, row: dict[str, float]) -> None:
         history = self.histories[number]
@@ -291,20 +278,17 @@ class _Stack:
 
 
 def _shapes(network: nn.Module) -> list[tuple[int, ...]]:
-    layers = list(network) if isinstance(network, nn.Sequential) else [network]
-    for layer in layers:
-        if not isinstance(layer, LAYERS) or (isinstance(layer, nn.Linear) and layer.bias is None):
-            raise ValueError(
-                "Expected networks of Flatten, Linear (with bias) and ReLU layers, such as 'mlp', "
-                f"got one with {layer}: train those one after the other with `fit`"
-            )
-    inside = [type(layer) for layer in layers[1:]]
-    if inside != [nn.Linear, *[nn.ReLU, nn.Linear] * (len(inside) // 2)]:
-        raise ValueError(
-            "Expected networks of Flatten, then Linear layers with a ReLU between each two, such "
-            f"as 'mlp', got {', '.join(type(layer).__name__ for layer in layers)}"
-        )
-    return [tuple(layer.weight.shape) for layer in _linear_layers(network)]
+    layers, linear = list(network.children()), _linear_layers(network)
+    wanted = [nn.Flatten, *[nn.Linear, nn.ReLU] * len(linear)][: 2 * len(linear)]
+    expect(
+        len(linear) > 0
+        and [type(layer) for layer in layers] == wanted
+        and all(layer.bias is not None for layer in linear),
+        "networks of Flatten, then Linear (with bias) with a ReLU between each two, such as 'mlp'",
+        ", ".join(type(layer).__name__ for layer in layers),
+        "train others one after the other with `fit`",
+    )
+    return [tuple(layer.weight.shape) for layer in linear]
 
 
 def _linear_layers(network: nn.Module) -> list[nn.Linear]:
