@@ -148,10 +148,13 @@ class Method(nn.Module):
         Nothing is changed unless a method says so here; CDR does.
         """
 
-    def mark_selected(self, network: int, index: Tensor) -> None:
-        """Note the examples that a network learns from, so that they can be measured later."""
+    def mark_selected(self, network: int, index: Tensor, which: Tensor | bool = True) -> None:
+        """Note the examples that a network learns from, so that they can be measured later.
+
+        With a mask, `which` of those at `index`, nothing waits for the GPU.
+        """
         self.selects = True
-        self.selected[network, index] = True
+        self.selected[network, index] |= which
 
     def forward(self, images: Tensor) -> Tensor:
         """Return class probabilities ``(n, C)``: the mean over the networks."""
@@ -238,3 +241,13 @@ def expect_labels(name: str, labels: Tensor, num_classes: int, length: int | Non
     low, high = (value.item() for value in labels.aminmax())
     known = f"`{name}` from 0 to {num_classes - 1} ({num_classes} classes)"
     expect(low >= 0 and high < num_classes, known, f"{low} to {high}")
+
+
+def expect_index(name: str, index: Tensor, size: int) -> None:
+    """Refuse positions outside 0 to size - 1, and those that are repeated."""
+    if getattr(_here, "training", False) or not len(index):
+        return
+    low, high = (value.item() for value in index.aminmax())
+    expect(low >= 0 and high < size, f"`{name}` in 0..{size - 1}", f"{low} to {high}")
+    unique = len(index.unique()) == len(index)
+    expect(unique, f"every example at most once in `{name}`", "one repeated")
