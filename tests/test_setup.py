@@ -1,8 +1,7 @@
-"""The set-up: what is pinned, what is imported when, and what `make` does once and never again."""
+"""The set-up: what is pinned, and what `make` does once and never again."""
 
 import json
 import os
-import pkgutil
 import re
 import shutil
 import stat
@@ -23,10 +22,6 @@ import nlcourse
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"pytorch": "torch"}
-# Rooms that may need Jupyter or matplotlib; all others are the core.
-NOT_CORE = ("plots", "checks", "widgets", "cli", "notebooks", "sources")
-BLOCKED = ("IPython", "ipykernel", "ipywidgets", "traitlets", "nbformat", "matplotlib")
-IMPORTED_LATE = ("sklearn", "torchvision", "tqdm", "scipy")
 PINS = [
     Requirement(line)
     for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
@@ -149,83 +144,6 @@ def test_ci_script_is_executable_bash():
     assert script.stat().st_mode & stat.S_IXUSR
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     assert script.read_text().rstrip().endswith("make test")
-
-
-# ---- what is imported ----------------------------------------------------------------------------
-
-
-def core_modules():
-    """Every module of the package outside NOT_CORE."""
-    found = pkgutil.walk_packages(nlcourse.__path__, "nlcourse.")
-    names = [one.name for one in found if not one.name.endswith("__main__")]
-    return [name for name in names if name.split(".")[1] not in NOT_CORE]
-
-
-def run_python(code):
-    """What a fresh Python prints; it fails when the code does."""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_core_is_what_we_think_it_is():
-    expected = {"noise", "datasets", "batches", "models", "training", "methods"}
-    assert expected <= {name.split(".")[1] for name in core_modules()}
-
-
-def test_core_imports_and_trains_without_jupyter_and_matplotlib():
-    """On a GPU server there is none of them; scikit-learn and tqdm load when they are needed."""
-    output = run_python(f"""
-import importlib, sys
-import torch, numpy
-
-class Blocker:
-    blocked = {BLOCKED + IMPORTED_LATE}
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in self.blocked or name.startswith("jupyter"):
-            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
-
-blocker = Blocker()
-sys.meta_path.insert(0, blocker)
-for name in [n for n in sys.modules if n.partition(".")[0] in blocker.blocked]:
-    del sys.modules[name]
-try:
-    import matplotlib
-except ModuleNotFoundError:
-    print("blocking works")
-for name in {core_modules()}:
-    importlib.import_module(name)
-Blocker.blocked = {BLOCKED}
-from nlcourse import datasets, methods, noise, training
-data = noise.inject(datasets.load("digits"), "symmetric", 0.4)
-history = training.fit(methods.CrossEntropy(), data, epochs=1, device="cpu")
-assert len(history) == 1
-print("trained")
-""")
-    assert output.split("\n")[:1] == ["blocking works"]
-    assert "trained" in output
-
-
-def test_core_costs_little_beyond_torch():
-    """Under 0.3 s; the best of five, since others may be using the machine."""
-    code = f"""
-import importlib, time
-import torch, numpy
-start = time.perf_counter()
-for name in {core_modules()}:
-    importlib.import_module(name)
-print(time.perf_counter() - start)
-"""
-    seconds = []
-    for _ in range(5):
-        seconds.append(float(run_python(code)))
-        if seconds[-1] < 0.3:
-            return
-    pytest.fail(f"expected the core to import within 0.3 s after torch, got {seconds}")
-
-
-def test_package_itself_imports_nothing():
-    run_python("import sys, nlcourse; assert not {'torch', 'numpy', 'IPython'} & set(sys.modules)")
 
 
 # ---- make ----------------------------------------------------------------------------------------

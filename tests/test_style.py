@@ -1,4 +1,4 @@
-"""The house style, as far as ruff can see it: package, tests, benchmarks and lessons."""
+"""The house style, as far as tools see it: ruff over everything, mypy over the package."""
 
 import subprocess
 import sys
@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+TOOLS = ("ruff check --no-cache .", "ruff format --check --no-cache .", "mypy")
 
 
-@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=" ".join)
-def test_ruff_has_nothing_to_say(command):
-    call = [sys.executable, "-m", "ruff", *command, "--no-cache", str(ROOT)]
-    done = subprocess.run(call, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_has_nothing_to_say(tool):
+    """What each of them looks for, and how strictly where, stands in pyproject.toml."""
+    command = [sys.executable, "-m", *tool.split()]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
