@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from nlcourse import datasets, noise
 from nlcourse.lessons.l08 import suspects
 from nlcourse.methods import CrossEntropy
-from nlcourse.methods.aum import WatchedCrossEntropy, margins
+from nlcourse.methods.aum import WatchedCrossEntropy
 from nlcourse.methods.curriculum import local_density
 from nlcourse.methods.self_learning import all_prototypes, prototype_labels
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 from nlcourse.training.networks import mlp
 
 SMALL = functools.partial(mlp, hidden=(32,))
@@ -171,8 +171,9 @@ def test_out_of_sample_predictions_do_not_follow_the_labels_they_are_judged_with
 def test_a_training_that_somebody_stops_ends_them_all(noisy):
     stop = threading.Event()
     stop.set()
+    settings = FIT | {"options": Options(stop=stop)}
     with pytest.raises(KeyboardInterrupt, match="stopped in epoch 1"):
-        suspects.out_of_sample_probabilities(noisy, folds=2, epochs=2, stop=stop, **FIT)
+        suspects.out_of_sample_probabilities(noisy, folds=2, epochs=2, **settings)
 
 
 def test_true_labels_play_no_part(noisy):
@@ -251,21 +252,7 @@ def test_the_module_needs_neither_cleanlab_nor_scikit_learn_to_import():
 
 @settings(max_examples=50)
 @given(st.integers(0, 10_000))
-def test_the_curve_against_a_loop(seed):
-    scores, is_wrong = ranked(seed)
-    curve = suspects.precision_recall(scores, is_wrong)
-    assert curve.thresholds.tolist() == sorted(set(scores.tolist()), reverse=True)
-    for threshold, precision, recall in zip(*curve, strict=True):
-        flagged = [i for i, score in enumerate(scores.tolist()) if score >= threshold]
-        hits = sum(bool(is_wrong[i]) for i in flagged)
-        assert precision == pytest.approx(hits / len(flagged))
-        assert recall == pytest.approx(hits / int(is_wrong.sum()))
-        flags = scores >= threshold
-        assert suspects.precision_and_recall(flags, is_wrong) == pytest.approx((precision, recall))
-
-
-@given(st.integers(0, 10_000))
-def test_area_is_the_chance_that_a_wrong_one_comes_first(seed):
+def test_the_measures_of_a_ranking_against_loops(seed):
     scores, is_wrong = ranked(seed)
     pairs = [
         1.0 if a > b else 0.5 if a == b else 0.0
@@ -274,9 +261,16 @@ def test_area_is_the_chance_that_a_wrong_one_comes_first(seed):
     ]
     precise, area = suspects.average_precision(scores, is_wrong)
     assert area == pytest.approx(sum(pairs) / len(pairs))
-    curve = suspects.precision_recall(scores, is_wrong)
-    steps = np.diff(np.concatenate([[0], curve.recall]))
-    assert precise == pytest.approx((steps * curve.precision).sum())
+    expected, before = 0.0, 0.0
+    for threshold in sorted(set(scores.tolist()), reverse=True):
+        flagged = [i for i, score in enumerate(scores.tolist()) if score >= threshold]
+        hits = sum(bool(is_wrong[i]) for i in flagged)
+        precision, recall = hits / len(flagged), hits / int(is_wrong.sum())
+        measured = suspects.precision_and_recall(scores >= threshold, is_wrong)
+        assert measured == pytest.approx((precision, recall))
+        expected += (recall - before) * precision
+        before = recall
+    assert precise == pytest.approx(expected)
 
 
 def test_a_perfect_and_a_useless_ranking():
@@ -293,7 +287,7 @@ def test_rankings_that_cannot_be_judged():
         (torch.zeros(3), flags, r"\(n,\)"),
     ):
         with pytest.raises(ValueError, match=word):
-            suspects.precision_recall(scores, wrong)
+            suspects.average_precision(scores, wrong)
     with pytest.raises(ValueError, match="some right labels"):
         suspects.average_precision(torch.zeros(2), torch.ones(2, dtype=torch.bool))
     with pytest.raises(ValueError, match="flags"):
@@ -366,5 +360,3 @@ def test_the_rankings_find_wrong_labels(noisy):
     film = suspects.Film(method)
     fit(method, noisy, epochs=15, on_epoch=film, **FIT)
     assert suspects.average_precision(-film.aum(), noisy.is_wrong)[0] > 0.85
-    assert torch.equal(suspects.margins(torch.eye(3), torch.tensor([0, 1, 1])),
-                       margins(torch.eye(3), torch.tensor([0, 1, 1])))  # fmt: skip

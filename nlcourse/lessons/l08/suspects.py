@@ -1,70 +1,40 @@
-"""Which labels are probably wrong? Rankings, thresholds, how good they are, and a list to work on.
+"""Which labels are probably wrong? Rankings, how good they are, and a list to work on.
 
 In all of this module a **higher score is more suspicious**, so that one number orders the examples
 whatever it comes from: minus the AUM, a loss, doubt in the given label. Explained in lesson 08.
 
-* margins over the training: :class:`Film` (AUM, Pleiss et al. 2020, arXiv 2001.10528). The fake
-  class and the method that retrains are in ``methods/aum.py``;
-* predictions by networks that have not seen the example: :func:`out_of_sample_probabilities`, and
-  on them confident learning (Northcutt et al. 2021, arXiv 1911.00068) by the authors' library
-  cleanlab, which is optional;
-* prototypes and density in a network's features: :func:`prototype_doubt`, :func:`density_doubt`
-  (see ``methods/self_learning.py`` and ``methods/curriculum.py``).
+* margins over the training (AUM, Pleiss et al. 2020, arXiv 2001.10528; ``methods/aum.py``);
+* predictions by networks that have not seen the example, and on them confident learning (Northcutt
+  et al. 2021, arXiv 1911.00068) by the authors' library cleanlab, which is optional;
+* prototypes and density in a network's features (``methods/self_learning.py``, ``curriculum.py``).
 """
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...base import Method
-from ...methods.aum import AUM, WatchedCrossEntropy, flag_suspects, margins, threshold_sets
+from ...base import Method, expect, expect_labels, expect_rows
+from ...datasets import Dataset
+from ...methods.aum import WatchedCrossEntropy, margins
 from ...methods.cross_entropy import CrossEntropy
 from ...methods.curriculum import local_density
 from ...methods.self_learning import all_prototypes, class_scores
+from ...training import History, fit
 from ...training.batches import Images
-from ...training.history import History
 
-__all__ = [
-    "AUM",
-    "Curve",
-    "Film",
-    "WatchedCrossEntropy",
-    "average_precision",
-    "confident_learning",
-    "density_doubt",
-    "flag_suspects",
-    "label_losses",
-    "margins",
-    "most_suspicious",
-    "out_of_sample_probabilities",
-    "precision_and_recall",
-    "precision_recall",
-    "prototype_doubt",
-    "save_suspects",
-    "suspect_list",
-    "threshold_sets",
-    "without",
-]
-
-SUM_TOLERANCE = 1e-3  # float32 leaves 1e-6; logits miss it by far
-
-
-# Watching a training ----------------------------------------------------------------------------
+# Scores -----------------------------------------------------------------------------------------
 
 
 class Film:
-    """Keeps margins and losses of every epoch; give it to ``fit`` as `on_epoch`.
-
-    Args:
-        method: the :class:`WatchedCrossEntropy` that is trained.
+    """Keeps margins and losses of every epoch of `method`; give it to ``fit`` as `on_epoch`.
 
     Attributes:
         margins: list of float ``(N,)``, one an epoch, on the processor.
@@ -83,28 +53,19 @@ class Film:
         self.losses.append(self.method.last_losses.cpu().clone())
 
     def aum(self, epochs: int | None = None) -> Tensor:
-        """Return the mean margin ``(N,)`` over the first `epochs`, without the very first.
-
-        Raises:
-            ValueError: fewer than two epochs, or more than there are.
-        """
-        return torch.stack(self._counting(self.margins, epochs)).mean(dim=0)
+        """Return the mean margin ``(N,)`` over the first `epochs`, without the very first."""
+        return _mean_from_second(self.margins, epochs)
 
     def mean_loss(self, epochs: int | None = None) -> Tensor:
         """Return the mean loss ``(N,)`` over the same epochs."""
-        return torch.stack(self._counting(self.losses, epochs)).mean(dim=0)
-
-    def _counting(self, film: list[Tensor], epochs: int | None) -> list[Tensor]:
-        epochs = len(film) if epochs is None else epochs
-        if not 2 <= epochs <= len(film):
-            raise ValueError(
-                f"Expected `epochs` from 2 to {len(film)}, as many as were filmed, got {epochs}: "
-                "the first epoch does not count"
-            )
-        return film[1:epochs]
+        return _mean_from_second(self.losses, epochs)
 
 
-# Scores -----------------------------------------------------------------------------------------
+def _mean_from_second(film: list[Tensor], epochs: int | None) -> Tensor:
+    epochs = len(film) if epochs is None else epochs
+    known = f"`epochs` from 2 to {len(film)}, as many as were filmed"
+    expect(2 <= epochs <= len(film), known, epochs, "the first epoch does not count")
+    return torch.stack(film[1:epochs]).mean(dim=0)
 
 
 def label_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
@@ -113,28 +74,24 @@ def label_losses(probabilities: Tensor, labels: Tensor) -> Tensor:
     Args:
         probabilities: float ``(n, C)``, rows sum to 1.
         labels: int64 ``(n,)``.
-
-    Raises:
-        ValueError: rows that are no probabilities.
     """
-    _check_probabilities(probabilities, labels)
+    _expect_predictions(probabilities, labels)
     own = probabilities.gather(1, labels[:, None]).squeeze(1)
     return -own.clamp(min=torch.finfo(own.dtype).tiny).log()
 
 
-def prototype_doubt(features: Tensor, labels: Tensor, num_classes: int, **options) -> Tensor:
+def prototype_doubt(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """Return how much more an image resembles another class's prototypes than its own class's.
 
     Args:
         features: float ``(N, d)``.
         labels: int64 ``(N,)``, given.
         num_classes: C.
-        options: of :func:`~nlcourse.methods.self_learning.all_prototypes`.
 
     Returns:
         ``(N,)``; above 0 where the corrected label differs from the given one.
     """
-    prototypes = all_prototypes(features, labels, num_classes, **options)
+    prototypes = all_prototypes(features, labels, num_classes)
     return -margins(class_scores(features, prototypes), labels)
 
 
@@ -155,12 +112,12 @@ def density_doubt(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
 
 
 def out_of_sample_probabilities(
-    data,
+    data: Dataset,
     *,
     folds: int = 5,
     make_method: Callable[[], Method] = CrossEntropy,
     seed: int = 0,
-    **options,
+    **settings: Any,
 ) -> Tensor:
     """Predict every training image by a method that was trained without it.
 
@@ -168,11 +125,11 @@ def out_of_sample_probabilities(
     predicted by a fresh method that has learned from the others.
 
     Args:
-        data: a :class:`~nlcourse.datasets.Dataset`; its true labels are not used.
+        data: its true labels are not used.
         folds: number of parts, from 2.
         make_method: returns a fresh method.
         seed: of the split and the trainings.
-        options: of :func:`nlcourse.training.fit`: epochs, lr, network, ...
+        settings: of :func:`nlcourse.training.fit`: epochs, lr, network, ...
 
     Returns:
         float32 ``(N, C)`` on the processor, rows sum to 1.
@@ -186,45 +143,26 @@ def out_of_sample_probabilities(
 
     given = data.labels.cpu()
     rarest = int(given.bincount()[given.unique()].min())
-    if not 2 <= folds <= rarest:
-        raise ValueError(
-            f"Expected `folds` from 2 to {rarest}, the size of the rarest class, got {folds}"
-        )
+    known = f"`folds` from 2 to {rarest}, the size of the rarest class"
+    expect(2 <= folds <= rarest, known, folds)
     split = StratifiedKFold(folds, shuffle=True, random_state=seed)
     found = torch.zeros(len(given), data.num_classes)
-    for seen, held_out in split.split(np.zeros(len(given)), given.numpy()):
-        rest = torch.as_tensor(held_out)
-        found[rest] = _predicted_by(make_method(), data, torch.as_tensor(seen), rest, seed, options)
+    for parts in split.split(np.zeros(len(given)), given.numpy()):
+        seen, rest = map(torch.as_tensor, parts)
+        method = make_method()
+        history = fit(method, _part(data, seen), seed=seed, **({"progress": False} | settings))
+        if history.stopped:  # what half a training predicts must not pass for the whole
+            raise KeyboardInterrupt(history.stopped)
+        found[rest] = _predict(method, data.images[rest], data)
     return found
 
 
 @torch.no_grad()
-def _predict(method: Method, images: Tensor, data) -> Tensor:
+def _predict(method: Method, images: Tensor, data: Dataset) -> Tensor:
     device = next(method.parameters()).device
     normalised = Images(images, data.mean, data.std, device)
     parts = torch.arange(len(images), device=device).split(2048)
     return torch.cat([method.eval()(normalised.get(part)).cpu() for part in parts])
-
-
-def _predicted_by(
-    method: Method, data, seen: Tensor, rest: Tensor, seed: int, options: dict
-) -> Tensor:
-    from ...training import fit
-
-    history = fit(method, _part(data, seen), seed=seed, **({"progress": False} | options))
-    if history.stopped:  # what half a training predicts must not pass for the whole
-        raise KeyboardInterrupt(history.stopped)
-    return _predict(method, data.images[rest], data)
-
-
-def _part(data, index: Tensor):
-    index = index.to(data.labels.device)
-    return dataclasses.replace(
-        data,
-        images=data.images[index],
-        labels=data.labels[index],
-        true_labels=data.true_labels[index],
-    )
 
 
 def confident_learning(labels: Tensor, probabilities: Tensor) -> tuple[Tensor, Tensor]:
@@ -245,17 +183,8 @@ def confident_learning(labels: Tensor, probabilities: Tensor) -> tuple[Tensor, T
 
     Raises:
         ImportError: cleanlab is not installed.
-        ValueError: rows that are no probabilities.
     """
-    _check_probabilities(probabilities, labels)
-    filtering, ranking = _cleanlab()
-    arrays = labels.cpu().numpy(), probabilities.double().cpu().numpy()
-    flags = filtering.find_label_issues(*arrays, filter_by="prune_by_noise_rate", n_jobs=1)
-    quality = ranking.get_label_quality_scores(*arrays, method="self_confidence")
-    return torch.as_tensor(flags), 1 - torch.as_tensor(quality)
-
-
-def _cleanlab():
+    _expect_predictions(probabilities, labels)
     try:
         from cleanlab import filter as filtering
         from cleanlab import rank as ranking
@@ -264,42 +193,13 @@ def _cleanlab():
             "Confident learning needs the library cleanlab: "
             "pip install 'nlcourse[suspects]', or pip install cleanlab"
         ) from error
-    return filtering, ranking
+    arrays = labels.cpu().numpy(), probabilities.double().cpu().numpy()
+    flags = filtering.find_label_issues(*arrays, filter_by="prune_by_noise_rate", n_jobs=1)
+    quality = ranking.get_label_quality_scores(*arrays, method="self_confidence")
+    return torch.as_tensor(flags), 1 - torch.as_tensor(quality)
 
 
 # How good is it ---------------------------------------------------------------------------------
-
-
-class Curve(NamedTuple):
-    """Precision and recall when more and more is thrown out.
-
-    Attributes:
-        thresholds: float64 ``(k,)``, descending scores.
-        precision: float64 ``(k,)``: of those at or above the threshold, the share that is wrong.
-        recall: float64 ``(k,)``: of all wrong labels, the share at or above the threshold.
-    """
-
-    thresholds: np.ndarray
-    precision: np.ndarray
-    recall: np.ndarray
-
-
-def precision_recall(scores: Tensor, is_wrong: Tensor) -> Curve:
-    """Return precision and recall at every threshold, by scikit-learn.
-
-    Args:
-        scores: float ``(n,)``, higher is more suspicious.
-        is_wrong: bool ``(n,)``.
-
-    Raises:
-        ValueError: scores that are no numbers, or no wrong label among the examples.
-    """
-    from sklearn.metrics import precision_recall_curve
-
-    _check_scores(scores, is_wrong)
-    precision, recall, thresholds = precision_recall_curve(is_wrong.cpu(), scores.cpu())
-    # scikit-learn begins with everybody and ends with a point of its own for nobody.
-    return Curve(thresholds[::-1], precision[-2::-1], recall[-2::-1])
 
 
 def average_precision(scores: Tensor, is_wrong: Tensor) -> tuple[float, float]:
@@ -313,9 +213,13 @@ def average_precision(scores: Tensor, is_wrong: Tensor) -> tuple[float, float]:
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    _check_scores(scores, is_wrong)
-    if bool(is_wrong.all()):
-        raise ValueError("Expected some right labels, got only wrong ones")
+    shapes = f"{tuple(scores.shape)} and {tuple(is_wrong.shape)}"
+    fits = scores.dim() == 1 and scores.shape == is_wrong.shape
+    expect(fits, "`scores` and `is_wrong` (n,)", shapes)
+    finite = bool(scores.isfinite().all())
+    expect(finite, "finite `scores`", "some that are infinite or no numbers")
+    expect(bool(is_wrong.any()), "some wrong labels to look for", "none")
+    expect(not bool(is_wrong.all()), "some right labels", "only wrong ones")
     wrong, values = is_wrong.cpu(), scores.cpu()
     return float(average_precision_score(wrong, values)), float(roc_auc_score(wrong, values))
 
@@ -323,54 +227,41 @@ def average_precision(scores: Tensor, is_wrong: Tensor) -> tuple[float, float]:
 def precision_and_recall(flags: Tensor, is_wrong: Tensor) -> tuple[float, float]:
     """Return which share of the flagged is wrong, and which share of the wrong is flagged.
 
-    Args:
-        flags: bool ``(n,)``.
-        is_wrong: bool ``(n,)``.
-
-    Returns:
-        Two numbers; nan where nothing is flagged or nothing is wrong.
+    Both are bool ``(n,)``; nan where nothing is flagged or nothing is wrong.
 
     >>> flags, is_wrong = torch.tensor([True, True, False]), torch.tensor([True, False, False])
     >>> precision_and_recall(flags, is_wrong)
     (0.5, 1.0)
     """
-    if flags.shape != is_wrong.shape or flags.dtype != torch.bool:
-        raise ValueError(
-            f"Expected `flags` as bool {tuple(is_wrong.shape)}, one an example, got {flags.dtype} "
-            f"{tuple(flags.shape)}"
-        )
-    hits = (flags & is_wrong).sum().item()
-    return _share(hits, flags.sum().item()), _share(hits, is_wrong.sum().item())
+    fits = flags.shape == is_wrong.shape and flags.dtype == torch.bool
+    wanted = f"`flags` as bool {tuple(is_wrong.shape)}, one an example"
+    expect(fits, wanted, f"{flags.dtype} {tuple(flags.shape)}")
+    hits, flagged, wrong = (int(these.sum()) for these in (flags & is_wrong, flags, is_wrong))
+    return (hits / flagged if flagged else float("nan"), hits / wrong if wrong else float("nan"))
 
 
 def most_suspicious(scores: Tensor, share: float) -> Tensor:
-    """Flag this share of the examples: those with the highest scores.
+    """Flag the ``round(share * n)`` examples with the highest scores: bool ``(n,)``.
 
-    Args:
-        scores: float ``(n,)``.
-        share: in [0, 1]; ``round(share * n)`` examples are flagged, among equals the earlier.
-
-    Returns:
-        bool ``(n,)``.
+    Among equals the earlier ones are taken.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"Expected `share` in [0, 1], got {share}")
+    expect(0 <= share <= 1, "`share` in [0, 1]", share)
     order = scores.argsort(descending=True, stable=True)
     flags = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     flags[order[: round(share * len(scores))]] = True
     return flags
 
 
-def without(data, flags: Tensor):
-    """Return the data set without the flagged training examples.
+def without(data: Dataset, flags: Tensor) -> Dataset:
+    """Return the data set without the flagged training examples."""
+    expect(not bool(flags.all()), "some examples to be left", "all of them flagged")
+    return _part(data, (~flags).nonzero().squeeze(1))
 
-    Raises:
-        ValueError: everything is flagged.
-    """
-    kept = (~flags).nonzero().squeeze(1)
-    if not len(kept):
-        raise ValueError("Expected some examples to be left, got all of them flagged")
-    return _part(data, kept)
+
+def _part(data: Dataset, index: Tensor) -> Dataset:
+    index = index.to(data.labels.device)
+    parts = {name: getattr(data, name)[index] for name in ("images", "labels", "true_labels")}
+    return dataclasses.replace(data, **parts)
 
 
 # The list ---------------------------------------------------------------------------------------
@@ -397,37 +288,26 @@ def suspect_list(
         Rows with ``rank`` (from 1), ``position`` in the data set (from 0), ``given_label``,
         ``suggested_label`` (with `probabilities`) and ``score``.
     """
-    if scores.shape != labels.shape:
-        raise ValueError(
-            f"Expected one score an example, got {tuple(scores.shape)} for {tuple(labels.shape)}"
-        )
-    other = None
+    shapes = f"{tuple(scores.shape)} for {tuple(labels.shape)}"
+    expect(scores.shape == labels.shape, "one score an example", shapes)
+    told = {"given_label": labels}
     if probabilities is not None:
-        _check_probabilities(probabilities, labels)
-        other = probabilities.scatter(1, labels[:, None], -1.0).argmax(dim=1)
-
-    def named(label: Tensor) -> object:
-        return class_names[int(label)] if class_names is not None else int(label)
-
+        _expect_predictions(probabilities, labels)
+        told["suggested_label"] = probabilities.scatter(1, labels[:, None], -1.0).argmax(dim=1)
     order = scores.argsort(descending=True, stable=True)
     chosen = order if flags is None else order[flags[order]]
     rows = []
     for rank, position in enumerate(chosen.tolist(), start=1):
-        row = {"rank": rank, "position": position, "given_label": named(labels[position])}
-        if other is not None:
-            row["suggested_label"] = named(other[position])
-        rows.append(row | {"score": round(float(scores[position]), 4)})
+        classes = {column: int(each[position]) for column, each in told.items()}
+        named = {column: class_names[c] if class_names else c for column, c in classes.items()}
+        score = {"score": round(float(scores[position]), 4)}
+        rows.append({"rank": rank, "position": position} | named | score)
     return rows
 
 
-def save_suspects(path: str | Path, rows: Sequence[dict[str, object]]) -> Path:
-    """Write the rows of :func:`suspect_list` as CSV, for a spreadsheet; return the path.
-
-    Raises:
-        ValueError: there is nothing to write.
-    """
-    if not rows:
-        raise ValueError("Expected at least one suspect to write, got none")
+def save_suspects(path: str | Path, rows: Sequence[Mapping[str, object]]) -> Path:
+    """Write the rows of :func:`suspect_list` as CSV, for a spreadsheet; return the path."""
+    expect(len(rows) > 0, "at least one suspect to write", "none")
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -435,35 +315,6 @@ def save_suspects(path: str | Path, rows: Sequence[dict[str, object]]) -> Path:
     return Path(path)
 
 
-# Bad input --------------------------------------------------------------------------------------
-
-
-def _share(part: int, whole: int) -> float:
-    return part / whole if whole else float("nan")
-
-
-def _check_scores(scores: Tensor, is_wrong: Tensor) -> None:
-    if scores.dim() != 1 or scores.shape != is_wrong.shape:
-        raise ValueError(
-            "Expected `scores` and `is_wrong` (n,), got "
-            f"{tuple(scores.shape)} and {tuple(is_wrong.shape)}"
-        )
-    if not bool(scores.isfinite().all()):
-        raise ValueError("Expected finite `scores`, got some that are infinite or no numbers")
-    if not bool(is_wrong.any()):
-        raise ValueError("Expected some wrong labels to look for, got none")
-
-
-def _check_probabilities(probabilities: Tensor, labels: Tensor) -> None:
-    if probabilities.dim() != 2 or labels.shape != probabilities.shape[:1]:
-        raise ValueError(
-            "Expected `probabilities` (n, C) and `labels` (n,), got "
-            f"{tuple(probabilities.shape)} and {tuple(labels.shape)}"
-        )
-    off = (probabilities.sum(dim=1) - 1).abs()
-    # Written so that nan is refused, too.
-    if not (bool((off <= SUM_TOLERANCE).all()) and bool((probabilities >= 0).all())):
-        raise ValueError(
-            "Expected `probabilities` with rows of numbers from 0 that sum to 1: is a softmax "
-            "missing?"
-        )
+def _expect_predictions(probabilities: Tensor, labels: Tensor) -> None:
+    expect_rows("probabilities", probabilities)
+    expect_labels("labels", labels, probabilities.shape[1], len(probabilities))
