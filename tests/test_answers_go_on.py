@@ -108,7 +108,7 @@ def test_what_comes_out_is_of_the_kind_of_the_reference():
 
 def test_an_answer_with_tensors_comes_back_itself():
     for exercise in exercises().values():
-        function = exercise.solution or exercise.reference
+        function = exercise.task.solution
         if function is not exercise.reference:
             assert check(function, exercise.number) is function
     alternatives = {f.__name__: f for number in ("1.1", "3.2", "7.2") for f in ALTERNATIVES[number]}

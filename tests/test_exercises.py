@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import random
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from nlcourse.checks import hint
 
-from nlcourse.lessons.checks.engine import examine, fingerprint, prepare, undisturbed
+from nlcourse.lessons import sources
+from nlcourse.lessons.checks import engine
+from nlcourse.lessons.checks.engine import examine, known_fingerprints, prepare, undisturbed
 from nlcourse.lessons.checks.exercise import exercises
 from nlcourse.lessons.checks.hints import LEVELS, text_of
+from nlcourse.lessons.sources import INSTALLED, folder, read_tasks, solution, tasks
 
-LESSONS = Path(__file__).resolve().parent.parent / "notebooks" / "lessons"
 EXERCISES = exercises()
-MISTAKES = [
-    pytest.param(exercise, mistake, id=f"{exercise.number} {mistake.name}")
-    for exercise in EXERCISES.values()
-    for mistake in exercise.misconceptions
-]
-
-
-@pytest.fixture(params=EXERCISES.values(), ids=lambda exercise: exercise.title)
-def exercise(request):
-    return request.param
-
-
-GRADIENT, MIX = (EXERCISES[number].solution for number in ("4.1", "6.4"))
+GRADIENT, MIX = (solution(number) for number in ("4.1", "6.4"))
 
 
 # Right answers written differently ---------------------------------------------------------------
@@ -216,17 +208,18 @@ for _path in sorted(Path(__file__).parent.glob("test_exercises_*.py")):
     ALTERNATIVES |= import_module(_path.stem).ALTERNATIVES
 
 
-@pytest.mark.parametrize(
-    ("number", "function"),
-    [pytest.param(n, f, id=f"{n}-{f.__name__}") for n, fs in ALTERNATIVES.items() for f in fs],
-)
-def test_right_answer_written_differently_passes(number, function):
-    verdict = examine(EXERCISES[number], function)
-    assert (verdict.outcome, verdict.reason) == ("done", "")
+def test_right_answers_written_differently_pass():
+    verdicts = {
+        f"{number} {function.__name__}": examine(EXERCISES[number], function)
+        for number, functions in ALTERNATIVES.items()
+        for function in functions
+    }
+    wrong = {name: verdict for name, verdict in verdicts.items() if verdict.outcome != "done"}
+    assert wrong == {}
 
 
-def test_every_exercise_has_two_other_right_answers(exercise):
-    assert len(ALTERNATIVES.get(exercise.number, ())) >= 2
+def test_every_exercise_has_two_other_right_answers():
+    assert [number for number in EXERCISES if len(ALTERNATIVES.get(number, ())) < 2] == []
 
 
 @pytest.mark.parametrize(
@@ -302,158 +295,178 @@ def test_a_mistake_typed_from_the_formula_has_its_cause(number, function, cause)
 # The exercise itself -----------------------------------------------------------------------------
 
 
-def test_reference_and_shown_solution_pass(exercise):
-    for function in (exercise.reference, exercise.solution or exercise.reference):
-        verdict = examine(exercise, function)
-        assert (verdict.outcome, verdict.reason) == ("done", "")
+def stub(*arguments, **more):
+    raise NotImplementedError
+
+
+def failing(holds, exercises_=EXERCISES.values()) -> list[str]:  # noqa: B008 - a constant
+    """The exercises for which a property does not hold, to be compared with none."""
+    return [exercise.title for exercise in exercises_ if not holds(exercise)]
+
+
+def passes(exercise, function) -> bool:
+    return examine(exercise, function).outcome == "done"
+
+
+@pytest.mark.parametrize("exercise", EXERCISES.values(), ids=lambda exercise: exercise.title)
+def test_each_mistake_is_recognised_with_its_own_hint(exercise):
+    for mistake, wrong in zip(exercise.misconceptions, exercise.mistakes, strict=True):
+        torch.manual_seed(len(mistake.name))  # the verdict does not depend on the global seed
+        verdict = examine(exercise, wrong)
+        assert (verdict.outcome, verdict.misconception) == ("wrong", mistake.name)
+        assert any(mistake.hint in line for line in verdict.lines)
+        assert 3 <= len(verdict.lines) + 2 <= 6
+    with undisturbed():
+        prints = set(map(tuple, known_fingerprints(exercise)))
+    assert len(prints) == len({m.hint for m in exercise.misconceptions}) >= 4
+    assert len(prints) == len(exercise.misconceptions)
+
+
+def test_the_lessons_solution_has_the_signature_of_the_stub_and_passes():
+    """What hint 4 shows, what the lesson holds and what the check takes are one text."""
+    for exercise in EXERCISES.values():
+        shown = ast.parse(exercise.task.text).body[0]
+        assert shown.name == exercise.name == exercise.task.function.name
+        assert ast.unparse(shown.args) == ast.unparse(exercise.task.function.args)
+        assert ast.get_docstring(exercise.task.function)
+        assert exercise.package is None or exercise.package.__name__ == exercise.name
+        verdict = examine(exercise, exercise.task.solution)
+        assert (verdict.outcome, verdict.reason) == ("done", ""), exercise.title
         assert verdict.cases >= 10
+        lesson = exercise.task.path.read_text(encoding="utf-8").splitlines()
+        assert set(text_of(exercise, len(LEVELS)).splitlines()) <= set(lesson)
+        assert '"""' not in exercise.task.text
 
 
-def test_stub_is_not_yet(exercise):
-    def stub(*arguments, **more):
-        raise NotImplementedError
-
-    assert examine(exercise, stub).outcome == "open"
-
-
-@pytest.mark.parametrize("junk", [0, "no", object(), [], {}, (1, 2, 3), [[1], [2, 3]], int])
-def test_junk_is_wrong_whatever_it_is(exercise, junk):
-    verdict = examine(exercise, lambda *arguments, **more: junk)
-    assert verdict.outcome == "wrong"
-    assert verdict.reason
+def test_reference_passes_also_without_gradients_and_on_another_default_device():
+    # "meta" tensors have no values: every case made there would break.
+    prepare.cache_clear()
+    with torch.device("meta"), torch.no_grad():
+        assert failing(lambda exercise: passes(exercise, exercise.reference)) == []
 
 
-def test_forgotten_return_is_said(exercise):
-    verdict = examine(exercise, lambda *arguments, **more: None)
-    assert "return" in verdict.reason
+def test_stub_is_not_yet():
+    assert failing(lambda exercise: examine(exercise, stub).outcome == "open") == []
 
 
-def test_error_in_the_function_is_its_own_line_only(exercise):
+@pytest.mark.parametrize("junk", [0, "no", object(), [], {}, (1, 2, 3), [[1], [2, 3]], int, None])
+def test_junk_is_wrong_whatever_it_is(junk, monkeypatch):
+    monkeypatch.setattr(engine, "diagnose", lambda exercise, function: None)  # which is slow
+
+    def is_wrong(exercise):
+        verdict = examine(exercise, lambda *arguments, **more: junk)
+        return verdict.outcome == "wrong" and ("return" in verdict.reason or junk is not None)
+
+    assert failing(is_wrong) == []
+
+
+def test_junk_has_no_likely_cause_that_breaks():
+    assert failing(lambda e: examine(e, lambda *a, **m: object()).outcome == "wrong") == []
+
+
+def test_error_in_the_function_is_its_own_line_only():
     def broken(*arguments, **more):
         return torch.zeros(2) @ torch.zeros(3)
 
-    verdict = examine(exercise, broken)
-    assert verdict.outcome == "wrong"
-    assert "RuntimeError" in verdict.reason
-    assert sum("torch.zeros(2) @ torch.zeros(3)" in line for line in verdict.lines) == 1
-    assert len(verdict.lines) <= 4
+    def is_said_once(exercise):
+        verdict = examine(exercise, broken)
+        shown = sum("torch.zeros(2) @ torch.zeros(3)" in line for line in verdict.lines)
+        return "RuntimeError" in verdict.reason and shown == 1 and len(verdict.lines) <= 4
+
+    assert failing(is_said_once) == []
 
 
-@pytest.mark.parametrize(("exercise_", "mistake"), MISTAKES)
-def test_mistake_is_recognised_with_its_own_hint(exercise_, mistake):
-    verdict = examine(exercise_, mistake.wrong)
-    assert verdict.outcome == "wrong"
-    assert verdict.misconception == mistake.name
-    assert any(mistake.hint in line for line in verdict.lines)
-    assert 3 <= len(verdict.lines) + 2 <= 6
+def test_hint_of_a_mistake_does_not_give_the_line_away():
+    def leads(exercise):
+        lines = [line.strip() for line in text_of(exercise, len(LEVELS)).splitlines()[1:]]
+        lines = [line for line in lines if len(line) > 3]
+        return lines and not any(line in m.hint for line in lines for m in exercise.misconceptions)
+
+    assert failing(leads) == []
 
 
-def test_mistakes_are_told_apart(exercise):
-    with undisturbed():
-        cases = prepare(exercise)
-        prints = [tuple(fingerprint(exercise, m.wrong, cases)) for m in exercise.misconceptions]
-    assert len(prints) >= 4
-    assert len(set(prints)) == len(prints)
-    assert len({m.hint for m in exercise.misconceptions}) == len(prints)
-
-
-def test_hint_of_a_mistake_does_not_give_the_line_away(exercise):
-    lines = {
-        line.strip()
-        for line in text_of(exercise, len(LEVELS)).splitlines()[1:]
-        if len(line.strip()) > 3
-    }
-    assert lines
-    for mistake in exercise.misconceptions:
-        assert not any(line in mistake.hint for line in lines)
-
-
-def test_random_state_stays(exercise):
-    def spends(*arguments, **more):
-        random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
-        return exercise.reference(*arguments, **more)
-
+def test_random_state_stays():
     def states():
         return random.getstate(), str(np.random.get_state()), torch.get_rng_state().tolist()  # noqa: NPY002
 
-    before = states()
-    assert examine(exercise, spends).outcome == "done"
-    assert examine(exercise, exercise.misconceptions[0].wrong).outcome == "wrong"
-    assert states() == before
+    def stays(exercise):
+        def spends(*arguments, **more):
+            random.random(), np.random.random(), torch.rand(1)  # noqa: NPY002
+            return exercise.reference(*arguments, **more)
+
+        before = states()
+        right = passes(exercise, spends)
+        wrong = not passes(exercise, exercise.mistakes[0])
+        return right and wrong and states() == before
+
+    assert failing(stays) == []
 
 
-def test_verdict_does_not_depend_on_the_global_seed(exercise):
-    wrong = exercise.misconceptions[-1].wrong
-    verdicts = []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        verdicts.append(examine(exercise, wrong))
-    assert verdicts[0] == verdicts[1]
-
-
-def _first_tensor(number: str) -> str | None:
+def first_tensor(exercise) -> str | None:
     """The first argument that can be changed in place; some exercises take numbers only."""
-    arguments = EXERCISES[number].cases()[0].arguments
+    arguments = exercise.cases()[0].arguments
     return next((n for n, value in arguments.items() if isinstance(value, torch.Tensor)), None)
 
 
-@pytest.mark.parametrize("number", list(filter(_first_tensor, EXERCISES)))
-def test_changing_an_input_is_said(number):
-    exercise = EXERCISES[number]
-    arguments = prepare(exercise)[0].case.arguments
-    name = _first_tensor(number)
-    place = list(arguments).index(name)
+def test_changing_an_input_is_said():
+    def is_said(exercise):
+        name = first_tensor(exercise)
+        place = list(exercise.cases()[0].arguments).index(name)
 
-    def spoils(*arguments, **more):
-        kept = [part.clone() if isinstance(part, torch.Tensor) else part for part in arguments]
-        with torch.no_grad():
-            arguments[place].zero_().sub_(1)
-        return exercise.reference(*kept)
+        def spoils(*arguments, **more):
+            kept = [part.clone() if isinstance(part, torch.Tensor) else part for part in arguments]
+            with torch.no_grad():
+                arguments[place].zero_().sub_(1)
+            return exercise.reference(*kept)
 
-    verdict = examine(exercise, spoils)
-    assert f"`{name}` in place" in verdict.reason
-    assert any("-1" in line or "255" in line for line in verdict.lines)
+        verdict = examine(exercise, spoils)
+        shown = any("-1" in line or "255" in line for line in verdict.lines)
+        return f"`{name}` in place" in verdict.reason and shown
 
-
-def test_works_where_the_default_device_is_another(exercise):
-    # "meta" tensors have no values: every case made there would break.
-    with torch.device("meta"):
-        assert examine(exercise, exercise.reference).outcome == "done"
+    changeable = list(filter(first_tensor, EXERCISES.values()))
+    assert len(changeable) > 30
+    assert failing(is_said, changeable) == []
 
 
-def test_works_without_gradients_around_it(exercise):
-    with torch.no_grad():
-        assert examine(exercise, exercise.reference).outcome == "done"
+def test_hints_grow_to_the_solution(capsys):
+    def grow(exercise):
+        for level, name in enumerate(LEVELS, start=1):
+            hint(exercise.number, level=level)
+            said = capsys.readouterr().out
+            if not said.startswith(f"{exercise.title}, hint {level} of 4: {name}"):
+                return False
+        return f"def {exercise.name}(" in said and len(text_of(exercise, 3).splitlines()) == 2
+
+    assert failing(grow) == []
 
 
-def test_hints_grow_to_the_solution(exercise, capsys):
-    for level, name in enumerate(LEVELS, start=1):
-        hint(exercise.number, level=level)
-        said = capsys.readouterr().out
-        assert said.startswith(f"{exercise.title}, hint {level} of 4: {name}")
-    assert f"def {exercise.name}(" in said
-    assert '"""' not in said
-    assert len(text_of(exercise, 3).splitlines()) == 2
+def test_every_exercise_of_the_lessons_is_checked_and_the_other_way_round():
+    assert list(EXERCISES) == sorted(tasks(), key=lambda number: [*map(int, number.split("."))])
+    assert failing(lambda e: e.task.path.name.startswith(e.lesson)) == []
+    assert failing(lambda e: e.task.difficulty * e.task.importance and e.task.minutes <= 30) == []
 
 
-def test_shown_solution_is_code_that_passes(exercise):
-    names = {"torch": torch, "Tensor": torch.Tensor}
-    exec("from __future__ import annotations\n" + text_of(exercise, len(LEVELS)), names)
-    assert examine(exercise, names[exercise.name]).outcome == "done"
+# Where the texts are -----------------------------------------------------------------------------
 
 
-def test_header_in_the_lesson_is_that_of_the_catalogue(exercise):
-    (lesson,) = LESSONS.glob(f"{exercise.lesson}_*.py")
-    dots = ["●" * n + "○" * (5 - n) for n in (exercise.difficulty, exercise.importance)]
-    header = (
-        f"# **Exercise {exercise.number}** · difficulty {dots[0]} · importance {dots[1]} · "
-        f"{exercise.minutes} minutes"
-    )
-    assert lesson.read_text(encoding="utf-8").splitlines().count(header) == 1
+def test_an_alteration_that_meets_nothing_is_said():
+    with pytest.raises(ValueError, match=r"Expected 'epochs' in the solution of small_loss_ind"):
+        EXERCISES["7.2"].task.altered({"epochs": "epoch"})
 
 
-def test_numbers_of_the_catalogue(exercise):
-    assert exercise.difficulty in range(1, 6)
-    assert exercise.importance in range(1, 6)
-    assert 1 <= exercise.minutes <= 30
-    assert exercise.number.startswith(str(int(exercise.lesson)) + ".")
+def test_an_exercise_without_a_solution_is_said(tmp_path):
+    lesson = tmp_path / "99_none.py"
+    lesson.write_text("# **Exercise 99.1** · difficulty ●○○○○ · importance ●○○○○ · 3 minutes\n")
+    with pytest.raises(ValueError, match=r"99_none.py:1: exercise 99.1 has no solution below it"):
+        read_tasks(lesson)
+
+
+def test_an_installed_package_finds_its_texts_or_says_what_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "a" / "b" / "sources.py"))
+    monkeypatch.setattr(sources, "files", lambda name: [])
+    with pytest.raises(FileNotFoundError, match="Expected the lessons' sources in"):
+        folder.__wrapped__()
+    record = tmp_path / INSTALLED / "07_co_teaching.py"
+    found = SimpleNamespace(as_posix=record.as_posix, locate=lambda: record)
+    monkeypatch.setattr(sources, "files", lambda name: [found])
+    assert folder.__wrapped__() == record.parent

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from nlcourse import datasets, losses, noise
 from nlcourse.base import Batch
-from nlcourse.lessons.l06 import exercises as lesson_06
-from nlcourse.methods.robust import ForwardCorrection, RobustLoss, TruncatedGCE
+from nlcourse.lessons.sources import solution
+from nlcourse.methods import ForwardCorrection, RobustLoss, TruncatedGCE
 from nlcourse.training import Options, fit
 
 C = 4
@@ -484,7 +484,7 @@ def test_forward_correction_takes_a_students_loss_and_matrix():
 
 def test_a_students_loss_gets_the_matrix_on_the_device_of_the_logits():
     """No GPU is needed: torch's fake tensors refuse to mix devices as real ones do."""
-    method = ForwardCorrection(loss=lesson_06.forward_corrected_cross_entropy)
+    method = ForwardCorrection(loss=solution("6.3"))
     with FakeTensorMode():
         method.build(lambda: torch.nn.Linear(6, C, device="cuda"), 30, C)
         method.matrix = method.matrix.to("cuda")

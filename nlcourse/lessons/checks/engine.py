@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,7 +59,7 @@ def examine(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
             return Verdict("open", len(cases))
         if mismatch is None:
             return Verdict("done", len(cases))
-        mistake = diagnose(exercise, function, cases)
+        mistake = diagnose(exercise, function)
     case = cases[place - 1].case
     call = describe_call(exercise.name, case.arguments)
     where = f"  case {place} of {len(cases)}, {case.name}: {call}"
@@ -79,6 +80,7 @@ class Asked(NamedTuple):
     expected: Any
 
 
+@cache
 def prepare(exercise: Exercise) -> list[Asked]:
     """Return the cases with the reference's answers, which every function is compared with."""
     return [
@@ -199,37 +201,41 @@ def _likely(mistake: Misconception | None, printed: str) -> list[str]:
 # Which known mistake is it -----------------------------------------------------------------------
 
 
+Fingerprint = list[tuple[str, str] | None]
+
+
 def fingerprint(
     exercise: Exercise, function: Callable[..., Any], cases: list[Asked]
-) -> list[tuple[str, str] | None]:
+) -> Fingerprint:
     """Return for each case None (right) or how it goes wrong, the same for the same mistake."""
-    found: list[tuple[str, str] | None] = []
+    found: Fingerprint = []
     for case in cases:
         try:
             mismatch, _ = run_case(exercise, case, function)
         except Blank:
             mismatch = Mismatch("blank", "it is blank", evidence="")
-        found.append(mismatch and (mismatch.kind, mismatch.evidence or ""))
+        found.append((mismatch.kind, mismatch.evidence or "") if mismatch else None)
     return found
 
 
-def diagnose(
-    exercise: Exercise, function: Callable[..., Any], cases: list[Asked]
-) -> Misconception | None:
+@cache
+def known_fingerprints(exercise: Exercise) -> list[Fingerprint]:
+    """Return how each misconception goes wrong: the same at every check, cases are seeded."""
+    return [fingerprint(exercise, wrong, prepare(exercise)) for wrong in exercise.mistakes]
+
+
+def diagnose(exercise: Exercise, function: Callable[..., Any]) -> Misconception | None:
     """Return the known mistake that goes wrong in the same cases in the same way, if one does.
 
     Not every case has to agree: who keeps the largest losses by ``[-k:]`` also stumbles over k = 0.
     """
-    student = fingerprint(exercise, function, cases)
-    best, best_share = None, 0.0
-    for mistake in exercise.misconceptions:
-        share = agreement(student, fingerprint(exercise, mistake.wrong, cases))
-        if share > best_share:
-            best, best_share = mistake, share
-    return best if best_share >= ENOUGH else None
+    student = fingerprint(exercise, function, prepare(exercise))
+    shares = [agreement(student, known) for known in known_fingerprints(exercise)]
+    best = max(shares, default=0.0)
+    return exercise.misconceptions[shares.index(best)] if best >= ENOUGH else None
 
 
-def agreement(one: list[Any], other: list[Any]) -> float:
+def agreement(one: Fingerprint, other: Fingerprint) -> float:
     """Return the share of equal entries among the cases that one or both functions fail."""
     pairs = [pair for pair in zip(one, other, strict=True) if pair != (None, None)]
     return sum(a == b for a, b in pairs) / len(pairs) if pairs else 0.0

@@ -10,10 +10,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from ..sources import Task, tasks
 
 Arguments = dict[str, Any]
 
@@ -70,53 +72,68 @@ class Case:
     judge: Judge | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Misconception:
     """A classic mistake, kept as a wrong implementation so that it is recognised by running it.
 
     Attributes:
         name: what the function does instead, as "it ..." would go on.
         hint: a question or a nudge that leads without giving the line away.
-        wrong: the mistake itself.
+        wrong: the mistake itself, where it is not one change of the solution, which is said by
+        replace: pieces of the solution's text and what stands there instead, or by
+        returns: what stands behind its last ``return``.
     """
 
     name: str
     hint: str
-    wrong: Callable[..., Any]
+    wrong: Callable[..., Any] | None = None
+    replace: dict[str, str] = field(default_factory=dict)
+    returns: str = ""
+
+    def made(self, task: Task) -> Callable[..., Any]:
+        """Return the function that makes the mistake."""
+        return self.wrong or task.altered(self.replace, self.returns)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exercise:
-    """All that is known of one exercise.
+    """All that is known of one exercise beside what its lesson says (:mod:`..sources`).
 
     Attributes:
         number: lesson and place, "7.2".
-        reference: the course's own version; its name is the exercise's name.
         cases: makes the cases, trivial ones first.
         judge: ``judge(got, expected, arguments)`` returns None when the result is right.
         misconceptions: at least four.
         hints: a question, a formula, two lines of code; the fourth level is the solution.
-        difficulty: 1 to 5.
-        importance: 1 to 5.
-        minutes: what a student needs.
-        solution: the version to show, where the reference is not one that a student would write.
+        package: the package's own version, where it has one.
     """
 
     number: str
-    reference: Callable[..., Any]
     cases: Callable[[], list[Case]]
     judge: Judge
     misconceptions: tuple[Misconception, ...]
     hints: tuple[str, str, str]
-    difficulty: int
-    importance: int
-    minutes: int
-    solution: Callable[..., Any] | None = field(default=None)
+    package: Callable[..., Any] | None = None
+
+    @cached_property
+    def task(self) -> Task:
+        """What the lesson says of it: difficulty, minutes, the solution."""
+        return tasks()[self.number]
+
+    @property
+    def reference(self) -> Callable[..., Any]:
+        """What answers are compared with, and what goes on while the exercise is blank."""
+        return self.package or self.task.solution
+
+    @cached_property
+    def mistakes(self) -> tuple[Callable[..., Any], ...]:
+        """The wrong functions, one a misconception."""
+        return tuple(each.made(self.task) for each in self.misconceptions)
 
     @property
     def name(self) -> str:
         """The name of the function that the student writes."""
-        return self.reference.__name__
+        return self.task.name
 
     @property
     def title(self) -> str:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
 import textwrap
-from collections.abc import Callable
-from typing import Any
 
 from .exercise import Exercise, find
 
@@ -41,15 +37,4 @@ def text_of(exercise: Exercise, level: int) -> str:
     """Return the text of a level, from 1."""
     if level <= len(exercise.hints):
         return exercise.hints[level - 1]
-    return source_without_docstring(exercise.solution or exercise.reference)
-
-
-def source_without_docstring(function: Callable[..., Any]) -> str:
-    """Return the source of a function; the student has read its docstring already."""
-    source = textwrap.dedent(inspect.getsource(function))
-    body = ast.parse(source).body[0].body
-    if ast.get_docstring(ast.parse(source).body[0]) is None:
-        return source.rstrip()
-    lines = source.splitlines()
-    del lines[body[0].lineno - 1 : body[0].end_lineno]
-    return "\n".join(lines).rstrip()
+    return exercise.task.text

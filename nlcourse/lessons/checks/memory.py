@@ -81,7 +81,7 @@ def standing(after: Exercise) -> str:
     following = exercises()[next(n for n in numbers[place:] + numbers if n not in done)]
     return (
         f"{len(done)} of {len(numbers)} exercises solved; "
-        f"next: {following.number}, about {following.minutes} minutes"
+        f"next: {following.number}, about {following.task.minutes} minutes"
     )
 
 
@@ -90,12 +90,12 @@ def progress() -> None:
     known = load()
     print(f"{'exercise':<32} {'tries':>5}  {'difficulty':<10}  {'importance':<10}  minutes")
     for number, exercise in exercises().items():
-        entry = known.get(number, {})
+        entry, task = known.get(number, {}), exercise.task
         mark = "✓" if entry.get("solved") is True else "○"
-        dots = [("●" * level).ljust(5, "·") for level in (exercise.difficulty, exercise.importance)]
+        dots = [("●" * level).ljust(5, "·") for level in (task.difficulty, task.importance)]
         print(
             f"{mark} {exercise.title:<30} {entry.get('tries', 0)!s:>5}  "
-            f"{dots[0]:<10}  {dots[1]:<10}  {exercise.minutes:>7}"
+            f"{dots[0]:<10}  {dots[1]:<10}  {task.minutes:>7}"
         )
     print(f"{len(solved() & set(exercises()))} of {len(exercises())} solved")
 

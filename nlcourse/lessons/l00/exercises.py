@@ -10,16 +10,6 @@ from ..checks.exercise import Case, Exercise, Misconception
 from ..checks.judges import number
 
 
-def share_of_wrong_labels(given_labels: Tensor, true_labels: Tensor) -> float:
-    """Share of the examples whose given label is not the true one.
-
-    Args:
-        given_labels: int64 ``(n,)``.
-        true_labels: int64 ``(n,)``.
-    """
-    return (given_labels != true_labels).float().mean().item()
-
-
 def _cases() -> list[Case]:
     def case(name: str, given: list[int], true: list[int]) -> Case:
         return Case(name, {"given_labels": torch.tensor(given), "true_labels": torch.tensor(true)})
@@ -40,10 +30,6 @@ def _cases() -> list[Case]:
     return cases
 
 
-def _whole_number_division(given_labels: Tensor, true_labels: Tensor) -> Tensor:
-    return (given_labels != true_labels).sum() // len(true_labels)
-
-
 def _compare_counts(given_labels: Tensor, true_labels: Tensor) -> float:
     given, true = (labels.bincount(minlength=10) for labels in (given_labels, true_labels))
     return (given - true).clamp(min=0).sum().item() / len(true_labels)
@@ -52,12 +38,8 @@ def _compare_counts(given_labels: Tensor, true_labels: Tensor) -> float:
 EXERCISES = (
     Exercise(
         number="0.1",
-        reference=share_of_wrong_labels,
         cases=_cases,
         judge=number,
-        difficulty=1,
-        importance=3,
-        minutes=3,
         hints=(
             "For one example: which comparison is True exactly when its label is wrong?",
             "share = (1/n) · Σ [given_i ≠ true_i], where [ ] is 1 for true and 0 for false.",
@@ -68,24 +50,22 @@ EXERCISES = (
             Misconception(
                 "gives the share of right labels",
                 "Try it on labels that are all right: which share should come out?",
-                lambda given_labels, true_labels: (given_labels == true_labels).float().mean(),
+                replace={" != true_labels": " == true_labels"},
             ),
             Misconception(
                 "counts the wrong labels",
                 "A share lies between 0 and 1: what has the count to be divided by?",
-                lambda given_labels, true_labels: (given_labels != true_labels).sum(),
+                returns="(given_labels != true_labels).sum()",
             ),
             Misconception(
                 "gives a percentage",
                 "Throughout the course 1 means all of them, not 100.",
-                lambda given_labels, true_labels: (
-                    (given_labels != true_labels).float().mean() * 100
-                ),
+                replace={".item()": " * 100"},
             ),
             Misconception(
                 "rounds down to a whole number",
                 "Which kind of division, or which dtype, drops what follows the decimal point?",
-                _whole_number_division,
+                returns="(given_labels != true_labels).sum() // len(true_labels)",
             ),
             Misconception(
                 "compares how often each class occurs",
@@ -95,12 +75,12 @@ EXERCISES = (
             Misconception(
                 "measures how far apart the class numbers are",
                 "Classes are names: is a 9 for a 0 more wrong than a 1 for a 0?",
-                lambda given_labels, true_labels: (given_labels - true_labels).abs().float().mean(),
+                returns="(given_labels - true_labels).abs().float().mean()",
             ),
             Misconception(
                 "answers for each example",
                 "One number for all of them is asked for: what turns many answers into a share?",
-                lambda given_labels, true_labels: (given_labels != true_labels).float(),
+                returns="(given_labels != true_labels).float()",
             ),
         ),
     ),

@@ -27,6 +27,7 @@ from ..checks.draws import (
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.judges import as_tensor, named_numbers
+from ..sources import solution
 
 
 def _generator(seed: int = SEED) -> torch.Generator:
@@ -35,27 +36,7 @@ def _generator(seed: int = SEED) -> torch.Generator:
 
 # 1.1 randomize_labels ----------------------------------------------------------------------------
 
-
-def randomize_labels(
-    labels: Tensor, share: float, num_classes: int, generator: torch.Generator | None
-) -> Tensor:
-    """Give each label, with probability `share`, a new class drawn from all classes.
-
-    The draw includes the old class, so that of ten classes a tenth of the redrawn labels stays
-    right.
-
-    Args:
-        labels: int64 ``(n,)``, left as they are.
-        share: probability of a redraw, in [0, 1].
-        num_classes: C.
-        generator: source of all randomness; None takes torch's own.
-
-    Returns:
-        int64 ``(n,)``.
-    """
-    redraw = torch.rand(len(labels), generator=generator) < share
-    new_labels = torch.randint(num_classes, (len(labels),), generator=generator)
-    return torch.where(redraw, new_labels, labels)
+randomize_labels = solution("1.1")
 
 
 def _randomize_cases() -> list[Case]:
@@ -171,27 +152,11 @@ def _redraw(labels: Tensor, share: float, generator: torch.Generator | None) -> 
     return torch.rand(len(labels), generator=generator) < share
 
 
-def _exclusive(labels, share, num_classes, generator=None):
-    shift = torch.randint(1, num_classes, labels.shape, generator=generator)
-    return torch.where(_redraw(labels, share, generator), (labels + shift) % num_classes, labels)
-
-
 def _exact_count(labels, share, num_classes, generator=None):
     chosen = torch.randperm(len(labels), generator=generator)[: int(share * len(labels))]
     new = labels.clone()
     new[chosen] = torch.randint(num_classes, chosen.shape, generator=generator)
     return new
-
-
-def _first_ones(labels, share, num_classes, generator=None):
-    count = int(share * len(labels))
-    drawn = torch.randint(num_classes, (count,), generator=generator)
-    return torch.cat((drawn, labels[count:]))
-
-
-def _without_last_class(labels, share, num_classes, generator=None):
-    drawn = torch.randint(max(num_classes - 1, 1), labels.shape, generator=generator)
-    return torch.where(_redraw(labels, share, generator), drawn, labels)
 
 
 def _one_new_label(labels, share, num_classes, generator=None):
@@ -223,12 +188,8 @@ def _one_coin(labels, share, num_classes, generator=None):
 
 RANDOMIZE_LABELS = Exercise(
     number="1.1",
-    reference=randomize_labels,
     cases=_randomize_cases,
     judge=_randomized,
-    difficulty=2,
-    importance=5,
-    minutes=10,
     hints=(
         "Two random decisions stand behind each new label: which two? "
         "Can you take each of them for all labels at once?",
@@ -241,7 +202,7 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "never draws the old class",
             "Zhang et al. draw from all classes: of ten classes, how many stay right?",
-            _exclusive,
+            returns="torch.where(redraw, (labels + torch.randint(1, num_classes, labels.shape, generator=generator)) % num_classes, labels)",
         ),
         Misconception(
             "redraws a fixed number of labels",
@@ -251,12 +212,12 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "redraws the first labels of the data set",
             "Data sets are often sorted. Which labels should be able to change?",
-            _first_ones,
+            returns="torch.cat((torch.randint(num_classes, (int(share * len(labels)),), generator=generator), labels[int(share * len(labels)) :]))",
         ),
         Misconception(
             "never draws the last class",
             "The upper end of torch.randint is not drawn. Which classes can come out of yours?",
-            _without_last_class,
+            returns="torch.where(redraw, torch.randint(max(num_classes - 1, 1), labels.shape, generator=generator), labels)",
         ),
         *generator_mistakes(randomize_labels),
         Misconception(
@@ -290,31 +251,7 @@ RANDOMIZE_LABELS = Exercise(
 
 # 1.2 group_accuracies ----------------------------------------------------------------------------
 
-
-def group_accuracies(
-    predictions: Tensor, given_labels: Tensor, true_labels: Tensor
-) -> dict[str, float]:
-    """Say what a network does with the rightly and with the wrongly labelled examples.
-
-    Args:
-        predictions: int64 ``(n,)``, predicted classes.
-        given_labels: int64 ``(n,)``.
-        true_labels: int64 ``(n,)``.
-
-    Returns:
-        Three shares: ``clean``, of the rightly labelled those predicted right; ``wrong_as_given``,
-        of the wrongly labelled those predicted as their wrong label (memorized);
-        ``wrong_as_true``, of the wrongly labelled those predicted as their true class. The share
-        of an empty group is nan.
-    """
-    wrong = given_labels != true_labels
-    as_given = (predictions == given_labels).float()
-    as_true = (predictions == true_labels).float()
-    return {
-        "clean": as_true[~wrong].mean().item(),
-        "wrong_as_given": as_given[wrong].mean().item(),
-        "wrong_as_true": as_true[wrong].mean().item(),
-    }
+group_accuracies = solution("1.2")
 
 
 def _group_cases() -> list[Case]:
@@ -401,12 +338,8 @@ def _wrongly_predicted(predictions, given_labels, true_labels):
 
 GROUP_ACCURACIES = Exercise(
     number="1.2",
-    reference=group_accuracies,
     cases=_group_cases,
     judge=named_numbers,
-    difficulty=2,
-    importance=5,
-    minutes=10,
     hints=(
         "Which examples are wrongly labelled? Can you say so for all of them at once, "
         "before you look at a single prediction?",
@@ -457,21 +390,7 @@ GROUP_ACCURACIES = Exercise(
 
 # 1.3 shuffle_pixels ------------------------------------------------------------------------------
 
-
-def shuffle_pixels(images: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Move the pixels to other places, by one permutation for all images.
-
-    All channels of a pixel move together.
-
-    Args:
-        images: ``(n, c, h, w)``, left as they are.
-        generator: source of all randomness; None takes torch's own.
-
-    Returns:
-        The same shape and dtype.
-    """
-    order = torch.randperm(images.shape[2] * images.shape[3], generator=generator)
-    return images.flatten(2)[:, :, order].reshape(images.shape)
+shuffle_pixels = solution("1.3")
 
 
 def _pixel_cases() -> list[Case]:
@@ -550,10 +469,6 @@ def _each_its_own(images, generator=None):
     return torch.cat([shuffle_pixels(image[None], generator) for image in images])
 
 
-def _images_shuffled(images, generator=None):
-    return images[torch.randperm(len(images), generator=generator)]
-
-
 def _rows_only(images, generator=None):
     return images[:, :, torch.randperm(images.shape[2], generator=generator)]
 
@@ -562,19 +477,9 @@ def _rows_then_columns(images, generator=None):
     return _rows_only(_rows_only(images, generator).mT, generator).mT
 
 
-def _across_channels(images, generator=None):
-    order = torch.randperm(images[0].numel(), generator=generator)
-    return images.flatten(1)[:, order].reshape(images.shape)
-
-
 def _each_channel(images, generator=None):
     parts = [shuffle_pixels(channel[:, None], generator) for channel in images.unbind(1)]
     return torch.cat(parts, dim=1)
-
-
-def _everything(images, generator=None):
-    order = torch.randperm(images.numel(), generator=generator)
-    return images.flatten()[order].reshape(images.shape)
 
 
 def _with_replacement(images, generator=None):
@@ -589,12 +494,8 @@ def _pixels_in_place(images, generator=None):
 
 SHUFFLE_PIXELS = Exercise(
     number="1.3",
-    reference=shuffle_pixels,
     cases=_pixel_cases,
     judge=_pixels_moved,
-    difficulty=3,
-    importance=3,
-    minutes=10,
     hints=(
         "A permutation of what: images, rows, or places of pixels? "
         "How many permutations does a data set of a thousand images need?",
@@ -612,12 +513,12 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "shuffles the images and not their pixels",
             "Which axis do you index, the first or those of height and width?",
-            _images_shuffled,
+            returns="images[torch.randperm(len(images), generator=generator)]",
         ),
         Misconception(
             "shuffles whole rows",
             "Neighbours in a row stay neighbours. Can a pixel leave its row?",
-            _rows_only,
+            returns="images[:, :, torch.randperm(images.shape[2], generator=generator)]",
         ),
         Misconception(
             "shuffles rows and columns one after the other",
@@ -627,7 +528,7 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "moves values between the colour channels",
             "A pixel has c values at one place. Which axes did you flatten?",
-            _across_channels,
+            returns="images.flatten(1)[:, torch.randperm(images[0].numel(), generator=generator)].reshape(images.shape)",
         ),
         Misconception(
             "shuffles each channel by itself",
@@ -637,7 +538,7 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "shuffles across the whole data set",
             "Can a pixel of the first image land in the last one?",
-            _everything,
+            returns="images.flatten()[torch.randperm(images.numel(), generator=generator)].reshape(images.shape)",
         ),
         Misconception(
             "draws places with replacement",

@@ -16,29 +16,6 @@ from . import memorization
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def loss_sensitivity(network, images, labels):
-    """Solution of 2.1."""
-    images = images.clone().requires_grad_()
-    logits = network(images)
-    loss = torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
-    gradient = torch.autograd.grad(loss, images)[0]
-    return gradient.abs().flatten(1).sum(dim=1)
-
-
-def gini(values):
-    """Solution of 2.2."""
-    n = len(values)
-    ranks = torch.arange(1, n + 1)
-    rising = values.sort().values
-    return 2 * (ranks * rising).sum() / (n * values.sum()) - (n + 1) / n
-
-
-def lass_step(moved, images, gradient, kick, radius, step):
-    """Solution of 2.3."""
-    moved = moved + step * gradient.sign() + kick
-    return torch.clamp(moved, images - radius, images + radius)
-
-
 # 2.1 loss_sensitivity ----------------------------------------------------------------------------
 
 
@@ -135,13 +112,9 @@ def _marked(network, images, labels):
 
 LOSS_SENSITIVITY = Exercise(
     number="2.1",
-    reference=memorization.loss_sensitivity,
-    solution=loss_sensitivity,
+    package=memorization.loss_sensitivity,
     cases=_sensitivity_cases,
     judge=numbers,
-    difficulty=3,
-    importance=4,
-    minutes=12,
     hints=(
         "Usually we ask how the loss changes with the weights. With what does it change here? "
         "And how many numbers do you want for each image?",
@@ -153,31 +126,27 @@ LOSS_SENSITIVITY = Exercise(
         Misconception(
             "takes the mean loss of the images",
             "Does the sensitivity of an image depend on how many others stand beside it?",
-            lambda network, images, labels: _l1(_slope(network, images, labels, "mean")),
+            replace={'"sum"': "'mean'"},
         ),
         Misconception(
             "adds the slopes without their absolute values",
             "May a pixel that raises the loss cancel one that lowers it?",
-            lambda network, images, labels: _slope(network, images, labels).flatten(1).sum(dim=1),
+            replace={".abs()": ""},
         ),
         Misconception(
             "takes the l2 norm",
             "The paper takes the l1 norm. Where do squares come in, in yours?",
-            lambda network, images, labels: _slope(network, images, labels).flatten(1).norm(dim=1),
+            replace={".sum": ".norm"},
         ),
         Misconception(
             "takes the largest pixel",
             "The l1 norm counts all pixels, not only the one with the steepest slope.",
-            lambda network, images, labels: (
-                _slope(network, images, labels).abs().flatten(1).amax(dim=1)
-            ),
+            replace={".sum": ".amax"},
         ),
         Misconception(
             "averages over the pixels",
             "A norm adds up. What would happen to yours if the images had more pixels?",
-            lambda network, images, labels: (
-                _slope(network, images, labels).abs().flatten(1).mean(dim=1)
-            ),
+            replace={".sum": ".mean"},
         ),
         Misconception(
             "returns one number for all images",
@@ -248,25 +217,11 @@ def _weighted(values: Tensor, first: int = 1) -> Tensor:
     return (ranks * values).sum() / (n * values.sum())
 
 
-def _over_pairs(values: Tensor) -> Tensor:
-    values = values.double()
-    return (values[:, None] - values[None, :]).abs().sum()
-
-
-def _lorenz_area(values: Tensor) -> Tensor:
-    shares = values.double().sort().values.cumsum(0) / values.double().sum()
-    return (shares.sum() - 0.5) / len(values)
-
-
 GINI = Exercise(
     number="2.2",
-    reference=memorization.gini,
-    solution=gini,
+    package=memorization.gini,
     cases=_gini_cases,
     judge=number,
-    difficulty=2,
-    importance=3,
-    minutes=8,
     hints=(
         "Four people own 0, 0, 0 and 4. What should come out? And when all own 1? "
         "Does the order in which you list them matter?",
@@ -278,7 +233,7 @@ GINI = Exercise(
         Misconception(
             "does not sort the values",
             "Try (1, 3) and (3, 1): should the answers differ?",
-            lambda values: 2 * _weighted(values) - (len(values) + 1) / len(values),
+            returns="2 * ((torch.arange(1, n + 1, dtype=torch.float64) * values.double()).sum() / (n * values.double().sum())) - (n + 1) / n",
         ),
         Misconception(
             "sorts the largest value to the front",
@@ -290,46 +245,42 @@ GINI = Exercise(
         Misconception(
             "counts the ranks from 0",
             "With equal values 0 should come out. From which number does the formula count?",
-            lambda values: (
-                2 * _weighted(values.sort().values, first=0) - (len(values) + 1) / len(values)
-            ),
+            returns="2 * ((torch.arange(0, len(rising) + 0, dtype=torch.float64) * rising.double()).sum() / (len(rising) * rising.double().sum())) - (n + 1) / n",
         ),
         Misconception(
             "forgets to subtract (n + 1) / n",
             "With equal values 0 should come out. Which part of the formula takes care of that?",
-            lambda values: 2 * _weighted(values.sort().values),
+            returns="2 * ((torch.arange(1, len(rising) + 1, dtype=torch.float64) * rising.double()).sum() / (len(rising) * rising.double().sum()))",
         ),
         Misconception(
             "forgets the factor 2",
             "The ranks add up to n (n + 1) / 2: what has to make up for the half?",
-            lambda values: _weighted(values.sort().values) - (len(values) + 1) / len(values),
+            returns="(torch.arange(1, len(rising) + 1, dtype=torch.float64) * rising.double()).sum() / (len(rising) * rising.double().sum()) - (n + 1) / n",
         ),
         Misconception(
             "returns the equality 1 - G",
             "0 should mean that all have the same. What does it mean in yours?",
-            lambda values: 1 - _over_pairs(values) / (2 * len(values) * values.double().sum()),
+            returns="1 - (values.double()[:, None] - values.double()[None, :]).abs().sum() / (2 * n * values.double().sum())",
         ),
         Misconception(
             "returns the relative mean difference, twice the coefficient",
             "The coefficient may not exceed 1. What comes out when one of four has everything?",
-            lambda values: _over_pairs(values) / (len(values) * values.double().sum()),
+            returns="(values.double()[:, None] - values.double()[None, :]).abs().sum() / (n * values.double().sum())",
         ),
         Misconception(
             "leaves the pairs of a value with itself out of the mean",
             "That is the version for a sample from a population: where do you divide by n - 1?",
-            lambda values: (
-                _over_pairs(values) / (2 * max(len(values) - 1, 1) * values.double().sum())
-            ),
+            returns="(values.double()[:, None] - values.double()[None, :]).abs().sum() / (2 * max(n - 1, 1) * values.double().sum())",
         ),
         Misconception(
             "returns the area under the Lorenz curve",
             "The coefficient is twice the area between that curve and the diagonal.",
-            _lorenz_area,
+            returns="((values.double().sort().values.cumsum(0) / values.double().sum()).sum() - 0.5) / n",
         ),
         Misconception(
             "returns the relative standard deviation",
             "That measures unequal values too, but it has no upper end at 1.",
-            lambda values: values.double().std(correction=0) / values.double().mean(),
+            returns="values.double().std(correction=0) / values.double().mean()",
         ),
     ),
 )
@@ -382,13 +333,9 @@ def _into(moved: Tensor, centre: Tensor, radius: float) -> Tensor:
 
 LASS_STEP = Exercise(
     number="2.3",
-    reference=memorization.lass_step,
-    solution=lass_step,
+    package=memorization.lass_step,
     cases=_step_cases,
     judge=numbers,
-    difficulty=2,
-    importance=4,
-    minutes=10,
     hints=(
         "Three things happen to each pixel: which one wants to raise the loss, which one is "
         "chance, and which one keeps the search near the image?",
@@ -400,23 +347,17 @@ LASS_STEP = Exercise(
         Misconception(
             "walks downhill",
             "We look for a place where the network errs: should the loss of its answer fall?",
-            lambda moved, images, gradient, kick, radius, step: _into(
-                moved - step * gradient.sign() + kick, images, radius
-            ),
+            replace={"moved + ": "moved - "},
         ),
         Misconception(
             "steps by the slope and not by its sign",
             "Compare a steep pixel with a flat one: how far may each of them go in one step?",
-            lambda moved, images, gradient, kick, radius, step: _into(
-                moved + step * gradient + kick, images, radius
-            ),
+            replace={".sign()": ""},
         ),
         Misconception(
             "never comes back into the box",
             "How far from the image may the search end? Which line of yours sees to that?",
-            lambda moved, images, gradient, kick, radius, step: (
-                moved + step * gradient.sign() + kick
-            ),
+            replace={"images + radius": "moved"},
         ),
         Misconception(
             "draws the box around the place where it stands",
@@ -435,16 +376,12 @@ LASS_STEP = Exercise(
         Misconception(
             "forgets the kick",
             "What happens where all slopes are 0? The search must not get stuck.",
-            lambda moved, images, gradient, kick, radius, step: _into(
-                moved + step * gradient.sign(), images, radius
-            ),
+            replace={" + kick": ""},
         ),
         Misconception(
             "starts from the image again at every step",
             "A search goes on from where it stands: which of the two tensors is that?",
-            lambda moved, images, gradient, kick, radius, step: _into(
-                images + step * gradient.sign() + kick, images, radius
-            ),
+            replace={"moved + ": "images + "},
         ),
         Misconception(
             "kicks after coming back into the box",
@@ -456,9 +393,9 @@ LASS_STEP = Exercise(
         Misconception(
             "takes the sign of slope and kick together",
             "The kick has a length of its own: what does a sign make of it?",
-            lambda moved, images, gradient, kick, radius, step: _into(
-                moved + step * (gradient + kick).sign(), images, radius
-            ),
+            replace={
+                "moved + step * gradient.sign() + kick": "moved + step * (gradient + kick).sign()"
+            },
         ),
     ),
 )

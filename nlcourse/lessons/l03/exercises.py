@@ -30,54 +30,15 @@ from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.inputs import random_rows
 from ..checks.judges import as_tensor, numbers
+from ..sources import solution
 
 # As a student would write them: the package's own functions also check their arguments.
 
 
-def symmetric_matrix(num_classes, rate, include_true=False):
-    """Solution of 3.1."""
-    share = rate / (num_classes if include_true else num_classes - 1)
-    matrix = torch.full((num_classes, num_classes), share)
-    stays = 1 - rate + share if include_true else 1 - rate
-    return matrix.fill_diagonal_(stays)
-
-
-def pairflip_matrix(num_classes, rate):
-    """Solution of 3.2."""
-    stays = torch.eye(num_classes)
-    goes = stays.roll(1, dims=1)
-    return (1 - rate) * stays + rate * goes
-
-
-def corrupt(labels: Tensor, matrix: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Draw a given label for each true label from its row of the matrix.
-
-    Args:
-        labels: true labels, int64 ``(n,)``, left as they are.
-        matrix: float ``(C, C)``, row = true class.
-        generator: source of all randomness; None takes torch's own.
-
-    Returns:
-        Given labels, int64 ``(n,)``.
-    """
-    rows = matrix[labels]
-    return torch.multinomial(rows, 1, generator=generator).squeeze(1)
-
-
-def estimate_transition(probabilities: Tensor) -> Tensor:
-    """Return the predictions at the example that is surest of each class.
-
-    Args:
-        probabilities: float ``(n, C)``, rows sum to 1.
-
-    Returns:
-        ``(C, C)``, row = true class.
-    """
-    surest = probabilities.argmax(dim=0)
-    return probabilities[surest]
-
-
 # 3.1 and 3.2: matrices ---------------------------------------------------------------------------
+
+symmetric_matrix = solution("3.1")
+pairflip_matrix = solution("3.2")
 
 
 def _same_matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
@@ -143,13 +104,9 @@ def _twice_the_same_rate(num_classes, rate, include_true=False):
 
 SYMMETRIC_MATRIX = Exercise(
     number="3.1",
-    reference=noise.symmetric_matrix,
-    solution=symmetric_matrix,
+    package=noise.symmetric_matrix,
     cases=_symmetric_cases,
     judge=_same_matrix,
-    difficulty=2,
-    importance=5,
-    minutes=10,
     hints=(
         "A row tells what happens to one true class. How much of it leaves, and among how many "
         "classes is that shared: are there C of them or C - 1?",
@@ -189,7 +146,7 @@ SYMMETRIC_MATRIX = Exercise(
         Misconception(
             "gives every wrong class the whole rate",
             "The rate is that of *any* wrong label. What does one wrong class get of it?",
-            lambda num_classes, rate, include_true=False: _constant(num_classes, rate, 1 - rate),
+            returns="torch.full((num_classes, num_classes), float(rate)).fill_diagonal_(float(1 - rate))",
         ),
         Misconception(
             "puts the rate on the diagonal",
@@ -242,13 +199,9 @@ def _both_sides(num_classes, rate):
 
 PAIRFLIP_MATRIX = Exercise(
     number="3.2",
-    reference=noise.pairflip_matrix,
-    solution=pairflip_matrix,
+    package=noise.pairflip_matrix,
     cases=_pairflip_cases,
     judge=_same_matrix,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "How many entries of a row are not 0? And where does the last class go, which has no "
         "next one?",
@@ -297,6 +250,8 @@ PAIRFLIP_MATRIX = Exercise(
 
 
 # 3.3 corrupt -------------------------------------------------------------------------------------
+
+corrupt = solution("3.3")
 
 
 def _exchange_matrix() -> Tensor:
@@ -413,19 +368,6 @@ def _draw(rows: Tensor, generator: torch.Generator | None) -> Tensor:
     return torch.multinomial(rows.double(), 1, generator=generator).squeeze(1)
 
 
-def _transposed(labels, matrix, generator=None):
-    columns = matrix.T[labels]
-    return _draw(columns / columns.sum(1, keepdim=True).clamp_min(1e-9) + 1e-12, generator)
-
-
-def _most_probable(labels, matrix, generator=None):
-    return matrix[labels].argmax(dim=1)
-
-
-def _one_a_class(labels, matrix, generator=None):
-    return _draw(matrix, generator)[labels]
-
-
 def _cascade(labels, matrix, generator=None):
     # Class after class in one array, as the code of ELR, CDR and APL: a 0 that has just become a 1
     # is met again among the 1s.
@@ -463,18 +405,10 @@ def _exact_counts(labels, matrix, generator=None, shuffle=True):
     return new
 
 
-def _in_place(labels, matrix, generator=None):
-    return labels.copy_(_draw(matrix[labels], generator))
-
-
 CORRUPT = Exercise(
     number="3.3",
-    reference=corrupt,
     cases=_corrupt_cases,
     judge=_drawn_from_the_rows,
-    difficulty=3,
-    importance=5,
-    minutes=12,
     hints=(
         "Which row of the matrix speaks about an example? Can you have the rows of all n examples "
         "at once, as an (n, C) table?",
@@ -486,17 +420,17 @@ CORRUPT = Exercise(
         Misconception(
             "reads the matrix along its columns",
             "Row = true class. Which index of the matrix is the true label?",
-            _transposed,
+            returns="torch.multinomial((matrix.T[labels] / matrix.T[labels].sum(1, keepdim=True).clamp_min(1e-09) + 1e-12).double(), 1, generator=generator).squeeze(1)",
         ),
         Misconception(
             "takes the most probable label",
             "A class that is right in most cases would never be wrong: where is the die?",
-            _most_probable,
+            returns="rows.argmax(dim=1)",
         ),
         Misconception(
             "draws once for each class",
             "Two images of one class get the same fate. How many draws do you need, C or n?",
-            _one_a_class,
+            returns="torch.multinomial(matrix.double(), 1, generator=generator).squeeze(1)[labels]",
         ),
         Misconception(
             "goes class after class through one array",
@@ -530,19 +464,21 @@ CORRUPT = Exercise(
         Misconception(
             "returns a column",
             "multinomial draws a table (n, 1). What shape do labels have?",
-            lambda labels, matrix, generator=None: _draw(matrix[labels], generator)[:, None],
+            returns="torch.multinomial(rows.double(), 1, generator=generator).squeeze(1)[:, None]",
         ),
         *generator_mistakes(corrupt),
         Misconception(
             "overwrites the labels it is given",
             "The true labels are needed again, for measuring. Where do you write to?",
-            _in_place,
+            returns="labels.copy_(torch.multinomial(rows.double(), 1, generator=generator).squeeze(1))",
         ),
     ),
 )
 
 
 # 3.4 estimate_transition -------------------------------------------------------------------------
+
+estimate_transition = solution("3.4")
 
 
 def _estimate_cases() -> list[Case]:
@@ -572,12 +508,6 @@ def _estimate_cases() -> list[Case]:
     ]
 
 
-def _means_of_predicted(probabilities):
-    predicted = probabilities.argmax(dim=1)
-    rows = [probabilities[predicted == c].mean(dim=0) for c in range(probabilities.shape[1])]
-    return torch.stack(rows)
-
-
 def _published_filter(probabilities):
     # percentile, zeros through a view, then the largest of what is left: the Keras code.
     scores, rows = probabilities.clone(), []
@@ -595,12 +525,8 @@ def _hardened(probabilities):
 
 ESTIMATE_TRANSITION = Exercise(
     number="3.4",
-    reference=estimate_transition,
     cases=_estimate_cases,
     judge=_same_matrix,
-    difficulty=3,
-    importance=4,
-    minutes=12,
     hints=(
         "Suppose you knew an image that is a 3 beyond doubt. What would the network's prediction "
         "for it tell you about the labels of 3s? How could you find such an image?",
@@ -612,14 +538,12 @@ ESTIMATE_TRANSITION = Exercise(
         Misconception(
             "averages over the examples predicted as a class",
             "The estimator asks one example a class, the surest. What does a mean mix in?",
-            _means_of_predicted,
+            returns="torch.stack([probabilities[probabilities.argmax(dim=1) == c].mean(dim=0) for c in range(probabilities.shape[1])])",
         ),
         Misconception(
             "asks each example for its class",
             "How many rows has the result? You want one example for each class, not the reverse.",
-            lambda probabilities: probabilities[
-                probabilities.argmax(dim=1).clamp_max(len(probabilities) - 1)
-            ],
+            returns="probabilities[probabilities.argmax(dim=1).clamp_max(len(probabilities) - 1)]",
         ),
         Misconception(
             "returns the matrix transposed",
@@ -629,17 +553,17 @@ ESTIMATE_TRANSITION = Exercise(
         Misconception(
             "returns where the surest examples are",
             "These are positions. What does the network say about the images there?",
-            lambda probabilities: probabilities.argmax(dim=0),
+            returns="surest",
         ),
         Misconception(
             "returns the largest scores only",
             "You have the diagonal. What else does the network say about those images?",
-            lambda probabilities: probabilities.max(dim=0).values.diag(),
+            returns="probabilities.max(dim=0).values.diag()",
         ),
         Misconception(
             "takes the least sure examples",
             "At which end of the scores of class i do you find an image that is surely i?",
-            lambda probabilities: probabilities[probabilities.argmin(dim=0)],
+            returns="probabilities[probabilities.argmin(dim=0)]",
         ),
         Misconception(
             "rounds the predictions to one class",

@@ -16,27 +16,6 @@ from . import linear
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def gradient(theta, features, given_labels):
-    """Solution of 4.1."""
-    probabilities = (features @ theta.T).softmax(dim=1)
-    one_hot = torch.nn.functional.one_hot(given_labels, 2)
-    return (probabilities - one_hot).T @ features / len(features)
-
-
-def alignment(gradient, separator):
-    """Solution of 4.2."""
-    direction = gradient[1] - gradient[0]
-    cosine = direction @ separator / (direction.norm() * separator.norm())
-    return cosine.item()
-
-
-def accuracy_on_wrong(theta, features, given_labels, true_labels):
-    """Solution of 4.3."""
-    predicted = (features @ theta.T).argmax(dim=1)
-    is_wrong = given_labels != true_labels
-    return (predicted == true_labels)[is_wrong].double().mean().item()
-
-
 def _random(*shape: int, generator: torch.Generator, scale: float = 1.0) -> Tensor:
     return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
 
@@ -86,31 +65,11 @@ def _gradient_of_theta(got: Any, expected: Tensor, arguments: Arguments) -> Mism
     return problem
 
 
-def _weighted(coefficients: Tensor, features: Tensor) -> Tensor:
-    return coefficients.T @ features / len(features)
-
-
-def _probabilities(theta: Tensor, features: Tensor, dim: int = 1) -> Tensor:
-    return (features @ theta.T).softmax(dim=dim)
-
-
-def _one_hot(labels: Tensor) -> Tensor:
-    return torch.nn.functional.one_hot(labels, 2).double()
-
-
-def _hard(theta: Tensor, features: Tensor) -> Tensor:
-    return _one_hot((features @ theta.T).argmax(dim=1))
-
-
 GRADIENT = Exercise(
     number="4.1",
-    reference=linear.gradient,
-    solution=gradient,
+    package=linear.gradient,
     cases=_gradient_cases,
     judge=_gradient_of_theta,
-    difficulty=3,
-    importance=5,
-    minutes=12,
     hints=(
         "An example pulls along itself. How hard does it pull when the model already gives its "
         "label probability 1? And when it gives it 0?",
@@ -123,69 +82,53 @@ GRADIENT = Exercise(
         Misconception(
             "sums where the mean is asked for",
             "Should a step be twice as long because every example is there twice?",
-            lambda theta, features, given_labels: (
-                linear.gradient(theta, features, given_labels) * len(features)
-            ),
+            returns="linear.gradient(theta, features, given_labels) * len(features)",
         ),
         Misconception(
             "points downhill",
             "The gradient is the direction in which the loss grows; the minus comes with the step. "
             "Is it p - y or y - p?",
-            lambda theta, features, given_labels: -linear.gradient(theta, features, given_labels),
+            returns="-linear.gradient(theta, features, given_labels)",
         ),
         Misconception(
             "leaves the labels out",
             "Would your result change if all labels were swapped? Which part of p - y is missing?",
-            lambda theta, features, given_labels: _weighted(
-                _probabilities(theta, features), features
-            ),
+            returns="probabilities.T @ features / len(features)",
         ),
         Misconception(
             "uses predictions where probabilities are needed",
             "Between 0.51 and 0.99 the gradient should change. Does an argmax?",
-            lambda theta, features, given_labels: _weighted(
-                _hard(theta, features) - _one_hot(given_labels), features
-            ),
+            returns="(torch.nn.functional.one_hot((features @ theta.T).argmax(dim=1), 2).double() - one_hot.double()).T @ features / len(features)",
         ),
         Misconception(
             "takes the softmax over the examples",
             "What should sum to 1: the two classes of one example, or one class over all examples?",
-            lambda theta, features, given_labels: _weighted(
-                _probabilities(theta, features, dim=0) - _one_hot(given_labels), features
-            ),
+            returns="((features @ theta.T).softmax(dim=0) - one_hot.double()).T @ features / len(features)",
         ),
         Misconception(
             "squashes each score alone",
             "Two sigmoids need not sum to 1. Which function looks at both scores of an example?",
-            lambda theta, features, given_labels: _weighted(
-                (features @ theta.T).sigmoid() - _one_hot(given_labels), features
-            ),
+            returns="((features @ theta.T).sigmoid() - one_hot.double()).T @ features / len(features)",
         ),
         Misconception(
             "compares scores with labels",
             "A score can be 7 or -3. What turns scores into probabilities?",
-            lambda theta, features, given_labels: _weighted(
-                features @ theta.T - _one_hot(given_labels), features
-            ),
+            returns="(features @ theta.T - one_hot.double()).T @ features / len(features)",
         ),
         Misconception(
             "is transposed",
             "Theta has one row a class. The gradient has to fit on top of it.",
-            lambda theta, features, given_labels: linear.gradient(theta, features, given_labels).T,
+            returns="linear.gradient(theta, features, given_labels).T",
         ),
         Misconception(
             "swaps the two classes",
             "Label 0 belongs to row 0. In which column of the one-hot row stands the 1?",
-            lambda theta, features, given_labels: linear.gradient(
-                theta, features, 1 - given_labels
-            ),
+            returns="linear.gradient(theta, features, 1 - given_labels)",
         ),
         Misconception(
             "averages over the features too",
             "Each example has p features, and each keeps its own slope: what is n here?",
-            lambda theta, features, given_labels: (
-                linear.gradient(theta, features, given_labels) / features.shape[1]
-            ),
+            returns="linear.gradient(theta, features, given_labels) / features.shape[1]",
         ),
     ),
 )
@@ -220,19 +163,11 @@ def _alignment_cases() -> list[Case]:
     ]
 
 
-def _cosine(gradient: Tensor, separator: Tensor) -> float:
-    return linear.alignment(gradient, separator)
-
-
 ALIGNMENT = Exercise(
     number="4.2",
-    reference=linear.alignment,
-    solution=alignment,
+    package=linear.alignment,
     cases=_alignment_cases,
     judge=number,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "A step moves against the gradient. Which row of the weights should grow along v: "
         "that of class 0, which lies around +v, or that of class 1?",
@@ -245,47 +180,42 @@ ALIGNMENT = Exercise(
             "points the other way",
             "Class 0 lies around +v. Is it the gradient or minus the gradient that a step follows, "
             "and which row is that of class 0?",
-            lambda gradient, separator: -_cosine(gradient, separator),
+            returns="-linear.alignment(gradient, separator)",
         ),
         Misconception(
             "does not divide by the gradient's length",
             "A gradient that is half as long points the same way. What happens to your number?",
-            lambda gradient, separator: (
-                _cosine(gradient, separator) * (gradient[1] - gradient[0]).norm()
-            ),
+            returns="linear.alignment(gradient, separator) * direction.norm()",
         ),
         Misconception(
             "takes the separator for a unit vector",
             "Try a separator that is twice as long: the angle should stay the same.",
-            lambda gradient, separator: _cosine(gradient, separator) * separator.norm(),
+            returns="linear.alignment(gradient, separator) * separator.norm()",
         ),
         Misconception(
             "drops the sign",
             "A gradient that leads away from v is bad news. Can one see that in your number?",
-            lambda gradient, separator: abs(_cosine(gradient, separator)),
+            returns="abs(linear.alignment(gradient, separator))",
         ),
         Misconception(
             "returns the angle",
             "The cosine itself is asked for: 1 along v, 0 across it.",
-            lambda gradient, separator: torch.tensor(_cosine(gradient, separator)).acos(),
+            returns="torch.tensor(linear.alignment(gradient, separator)).acos()",
         ),
         Misconception(
             "divides by the length of the whole matrix",
             "Both rows tell the same story twice: is the norm of (2, p) that of one direction?",
-            lambda gradient, separator: _cosine(gradient, separator) / 2**0.5,
+            returns="linear.alignment(gradient, separator) / 2**0.5",
         ),
         Misconception(
             "divides by squared lengths",
             "A cosine has no unit: lengths stand above and below the line equally often.",
-            lambda gradient, separator: (
-                _cosine(gradient, separator)
-                / ((gradient[1] - gradient[0]).norm() * separator.norm())
-            ),
+            returns="linear.alignment(gradient, separator) / (direction.norm() * separator.norm())",
         ),
         Misconception(
             "squares the cosine",
             "At 45 degrees the cosine is 0.71. What is yours?",
-            lambda gradient, separator: _cosine(gradient, separator) ** 2,
+            returns="linear.alignment(gradient, separator) ** 2",
         ),
     ),
 )
@@ -371,13 +301,9 @@ def _share_of_the_seen(theta, features, given_labels, true_labels):
 
 ACCURACY_ON_WRONG = Exercise(
     number="4.3",
-    reference=linear.accuracy_on_wrong,
-    solution=accuracy_on_wrong,
+    package=linear.accuracy_on_wrong,
     cases=_accuracy_cases,
     judge=number,
-    difficulty=2,
-    importance=5,
-    minutes=8,
     hints=(
         "Whom do you ask: all examples, or only some? And with which of their two labels do you "
         "compare the prediction?",
@@ -390,9 +316,7 @@ ACCURACY_ON_WRONG = Exercise(
             "gives the memorized share",
             "Predicting the given label of such an example is the bad outcome. "
             "Which label is the good one, and which row of theta belongs to class 0?",
-            lambda theta, features, given_labels, true_labels: (
-                1 - linear.accuracy_on_wrong(theta, features, given_labels, true_labels)
-            ),
+            returns="1 - linear.accuracy_on_wrong(theta, features, given_labels, true_labels)",
         ),
         Misconception(
             "divides by all examples",
@@ -402,9 +326,7 @@ ACCURACY_ON_WRONG = Exercise(
         Misconception(
             "asks all examples",
             "The rightly labelled ones are easy. What part of the data does the theorem speak of?",
-            lambda theta, features, given_labels, true_labels: _parts(
-                theta, features, given_labels, true_labels
-            )[0].mean(),
+            returns="((predicted == true_labels).double(), is_wrong)[0].mean()",
         ),
         Misconception(
             "asks the rightly labelled examples",
@@ -415,9 +337,7 @@ ACCURACY_ON_WRONG = Exercise(
             "gives the share of given labels that are fitted",
             "That tells how far memorization is, over all examples. Here two things differ: "
             "the group, and the label to compare with.",
-            lambda theta, features, given_labels, true_labels: (
-                ((features @ theta.T).argmax(dim=1) == given_labels).double().mean()
-            ),
+            returns="(predicted == given_labels).double().mean()",
         ),
         Misconception(
             "counts the examples",
@@ -437,9 +357,7 @@ ACCURACY_ON_WRONG = Exercise(
         Misconception(
             "gives a percentage",
             "Throughout the course 1 means all of them, not 100.",
-            lambda theta, features, given_labels, true_labels: (
-                100 * linear.accuracy_on_wrong(theta, features, given_labels, true_labels)
-            ),
+            returns="100 * linear.accuracy_on_wrong(theta, features, given_labels, true_labels)",
         ),
     ),
 )

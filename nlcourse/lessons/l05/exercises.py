@@ -12,29 +12,11 @@ from torch import Tensor
 from ..checks.engine import SEED
 from ..checks.exercise import Case, Exercise, Misconception
 from ..checks.judges import number
-
-
-def step_schedule(epoch, lr, milestones, factor):
-    """Solution of 5.1; torch's ``MultiStepLR`` in one line."""
-    passed = sum(epoch >= milestone for milestone in milestones)
-    return lr * factor**passed
-
-
-def irreducible_loss(noise_rate, num_classes):
-    """Solution of 5.2: the entropy of a row of the symmetric transition matrix, in nats."""
-    row = torch.full((num_classes,), noise_rate / (num_classes - 1))
-    row[0] = 1 - noise_rate
-    return torch.special.entr(row).sum().item()
-
-
-def estimate_noise_rate(loss, noise_rates, losses):
-    """Solution of 5.3."""
-    from numpy import interp
-
-    return float(interp(loss, losses, noise_rates))
-
+from ..sources import solution
 
 # 5.1 step_schedule -------------------------------------------------------------------------------
+
+step_schedule = solution("5.1")
 
 
 def _schedule_cases() -> list[Case]:
@@ -63,10 +45,6 @@ def _schedule_cases() -> list[Case]:
     ]
 
 
-def _count(epoch: int, milestones: Sequence[int]) -> int:
-    return sum(epoch >= milestone for milestone in milestones)
-
-
 def _lengths(epoch: int, lr: float, milestones: Sequence[int], factor: float) -> float:
     ends = [sum(milestones[: place + 1]) for place in range(len(milestones))]
     return step_schedule(epoch, lr, ends, factor)
@@ -74,12 +52,8 @@ def _lengths(epoch: int, lr: float, milestones: Sequence[int], factor: float) ->
 
 STEP_SCHEDULE = Exercise(
     number="5.1",
-    reference=step_schedule,
     cases=_schedule_cases,
     judge=number,
-    difficulty=1,
-    importance=3,
-    minutes=6,
     hints=(
         "How many milestones has training reached in this epoch? "
         "What happens to the rate at each of them?",
@@ -91,33 +65,27 @@ STEP_SCHEDULE = Exercise(
         Misconception(
             "drops one epoch late",
             "Epochs count from 0. With a milestone at 60, how many epochs have full rate?",
-            lambda epoch, lr, milestones, factor: (
-                lr * factor ** sum(epoch > milestone for milestone in milestones)
-            ),
+            replace={" >= milestone": " > milestone"},
         ),
         Misconception(
             "drops one epoch early",
             "With a milestone at 60, epoch 59 is the sixtieth: is the stage not still on?",
-            lambda epoch, lr, milestones, factor: (
-                lr * factor ** sum(epoch + 1 >= milestone for milestone in milestones)
-            ),
+            replace={"epoch >= milestone": "epoch + 1 >= milestone"},
         ),
         Misconception(
             "drops only once",
             "After the second milestone, how many times has the rate been multiplied?",
-            lambda epoch, lr, milestones, factor: lr * factor ** min(_count(epoch, milestones), 1),
+            returns="lr * factor ** min(passed, 1)",
         ),
         Misconception(
             "divides by the factor",
             "From 0.2 with factor 0.1: should the next rate be 0.02, or 2?",
-            lambda epoch, lr, milestones, factor: lr / factor ** _count(epoch, milestones),
+            replace={" * ": " / "},
         ),
         Misconception(
             "has the low rate in the milestone's epoch only",
             "The epoch after the milestone: does the old rate come back?",
-            lambda epoch, lr, milestones, factor: (
-                lr * factor ** sum(epoch == milestone for milestone in milestones)
-            ),
+            replace={" >= milestone": " == milestone"},
         ),
         Misconception(
             "takes the milestones for the lengths of stages",
@@ -127,26 +95,22 @@ STEP_SCHEDULE = Exercise(
         Misconception(
             "takes the factor for the part that is removed",
             "A factor multiplies. What is left of the rate after a factor of 0.1: a tenth?",
-            lambda epoch, lr, milestones, factor: lr * (1 - factor) ** _count(epoch, milestones),
+            returns="lr * (1 - factor) ** passed",
         ),
         Misconception(
             "multiplies by the number of drops",
             "Two drops by the factor 0.1: is that 0.2 of the rate, or 0.01 of it?",
-            lambda epoch, lr, milestones, factor: (
-                lr * factor * _count(epoch, milestones) if _count(epoch, milestones) else lr
-            ),
+            returns="lr * factor * passed if passed else lr",
         ),
         Misconception(
             "drops by the same steps for ever",
             "After the last milestone the rate stays. Are the stages all as long as the first?",
-            lambda epoch, lr, milestones, factor: (
-                lr * factor ** (epoch // max(milestones[0], 1)) if milestones else lr
-            ),
+            returns="lr * factor ** (epoch // max(milestones[0], 1)) if milestones else lr",
         ),
         Misconception(
             "drops in every epoch",
             "Within a stage the rate is constant. What should be counted, epochs or milestones?",
-            lambda epoch, lr, milestones, factor: lr * factor**epoch,
+            returns="lr * factor**epoch",
         ),
     ),
 )
@@ -190,24 +154,10 @@ def _naive_entropy(noise_rate: float, num_classes: int) -> float:
     return -(row * row.log()).sum().item()
 
 
-def _formula(noise_rate: float, num_classes: int) -> float:
-    right, wrong = 1 - noise_rate, noise_rate / (num_classes - 1)
-    return -right * math.log(right) - noise_rate * math.log(wrong)
-
-
-def _true_class_in_the_logarithm(noise_rate: float, num_classes: int) -> float:
-    wrong = noise_rate * math.log(noise_rate / num_classes) if noise_rate else 0.0
-    return _entropy([1 - noise_rate]) - wrong
-
-
 IRREDUCIBLE_LOSS = Exercise(
     number="5.2",
-    reference=irreducible_loss,
     cases=_loss_cases,
     judge=number,
-    difficulty=3,
-    importance=5,
-    minutes=12,
     hints=(
         "A network knows the true class and the noise, nothing more. Which probability does it "
         "give to the true class? And to each of the others?",
@@ -220,7 +170,7 @@ IRREDUCIBLE_LOSS = Exercise(
             "is the entropy of right or wrong only",
             "Knowing that a label is wrong does not say which wrong label it is. "
             "How many are there to choose from?",
-            lambda noise_rate, num_classes: _entropy([1 - noise_rate, noise_rate]),
+            returns="-sum((p * math.log(p) for p in [1 - noise_rate, noise_rate] if p > 0))",
         ),
         Misconception(
             "spreads the noise over all classes, the true one too",
@@ -233,44 +183,42 @@ IRREDUCIBLE_LOSS = Exercise(
         Misconception(
             "shares the noise among one class too many",
             "Do your probabilities add up to 1? Among how many classes is the noise shared?",
-            lambda noise_rate, num_classes: _entropy(
-                [1 - noise_rate] + [noise_rate / num_classes] * (num_classes - 1)
-            ),
+            returns="-sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / num_classes] * (num_classes - 1) if p > 0))",
         ),
         Misconception(
             "counts one of the wrong classes only",
             "How many entries of the row are not the true class? Each adds its part.",
-            lambda noise_rate, num_classes: _entropy(_row(noise_rate, num_classes)[:2]),
+            returns="-sum((p * math.log(p) for p in ([1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1))[:2] if p > 0))",
         ),
         Misconception(
             "leaves the wrong labels out",
             "A wrong label has a loss, too, and a large one. Where is it in your sum?",
-            lambda noise_rate, num_classes: _entropy([1 - noise_rate]),
+            returns="-sum((p * math.log(p) for p in [1 - noise_rate] if p > 0))",
         ),
         Misconception(
             "is the loss of a right label",
             "That is the loss when the label is right. What is the mean over all labels?",
-            lambda noise_rate, num_classes: -math.log(max(1 - noise_rate, 1e-12)),
+            returns="-math.log(max(1 - noise_rate, 1e-12))",
         ),
         Misconception(
             "takes the logarithm to base 2",
             "Cross entropy in torch counts in nats: which logarithm is that?",
-            lambda noise_rate, num_classes: _entropy(_row(noise_rate, num_classes), math.log2),
+            returns="-sum((p * math.log2(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0))",
         ),
         Misconception(
             "takes the logarithm to base 10",
             "`log10` answers another question: what is the loss of probability 1/e in torch?",
-            lambda noise_rate, num_classes: _entropy(_row(noise_rate, num_classes), math.log10),
+            returns="-sum((p * math.log10(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0))",
         ),
         Misconception(
             "forgets the minus sign",
             "A logarithm of a probability is negative. Can a cross entropy be?",
-            lambda noise_rate, num_classes: -_entropy(_row(noise_rate, num_classes)),
+            returns="--sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0))",
         ),
         Misconception(
             "divides by the number of classes",
             "The probabilities are the weights of the mean already. What is `.mean()` doing here?",
-            lambda noise_rate, num_classes: _entropy(_row(noise_rate, num_classes)) / num_classes,
+            returns="-sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0)) / num_classes",
         ),
         Misconception(
             "is nan where a probability is 0",
@@ -282,12 +230,12 @@ IRREDUCIBLE_LOSS = Exercise(
             "stops at the logarithm of 0",
             "`math.log(0)` is an error. Which part of the formula is 0 when a probability is, and "
             "may be left out?",
-            _formula,
+            returns="-(1 - noise_rate) * math.log(1 - noise_rate) - noise_rate * math.log(noise_rate / (num_classes - 1))",
         ),
         Misconception(
             "counts the true class among the wrong ones in the logarithm",
             "A wrong label is one of how many classes? Look at what r is divided by.",
-            _true_class_in_the_logarithm,
+            returns="-sum((p * math.log(p) for p in [1 - noise_rate] if p > 0)) - (noise_rate * math.log(noise_rate / num_classes) if noise_rate else 0.0)",
         ),
     ),
 )
@@ -351,11 +299,6 @@ def _beyond(loss, noise_rates, losses):
     return torch.lerp(noise_rates[left], noise_rates[left + 1], share).item()
 
 
-def _chord(loss, noise_rates, losses):
-    share = (loss - losses[0]) / (losses[-1] - losses[0])
-    return torch.lerp(noise_rates[0], noise_rates[-1], share.clamp(0, 1)).item()
-
-
 def _straight_line(loss, noise_rates, losses):
     x, y = losses - losses.mean(), noise_rates - noise_rates.mean()
     slope = (x @ y) / (x @ x)
@@ -370,12 +313,8 @@ def _axes_swapped(loss, noise_rates, losses):
 
 ESTIMATE_NOISE_RATE = Exercise(
     number="5.3",
-    reference=estimate_noise_rate,
     cases=_curve_cases,
     judge=number,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "The curve was measured from the noise rate to the loss. You have a loss. "
         "Which of the two axes do you enter from, and what do you read off?",
@@ -393,7 +332,7 @@ ESTIMATE_NOISE_RATE = Exercise(
         Misconception(
             "takes the nearest point",
             "A loss between two points of the curve belongs to a rate between the two.",
-            lambda loss, noise_rates, losses: noise_rates[(losses - loss).abs().argmin()].item(),
+            returns="noise_rates[(losses - loss).abs().argmin()].item()",
         ),
         Misconception(
             "takes the last point below the loss",
@@ -431,7 +370,7 @@ ESTIMATE_NOISE_RATE = Exercise(
         Misconception(
             "draws one line from end to end",
             "The curve is bent: it rises steeply first. What of the points in between?",
-            _chord,
+            returns="torch.lerp(noise_rates[0], noise_rates[-1], ((loss - losses[0]) / (losses[-1] - losses[0])).clamp(0, 1)).item()",
         ),
         Misconception(
             "fits one straight line to all points",

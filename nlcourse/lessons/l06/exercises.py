@@ -19,33 +19,6 @@ from ..checks.judges import all_close, no_tensor, numbers
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def generalized_cross_entropy(logits, labels, q=0.7):
-    """Solution of 6.1."""
-    log_p = logits.log_softmax(dim=1)[torch.arange(len(labels)), labels]
-    return (1 - torch.exp(q * log_p)) / q
-
-
-def symmetric_cross_entropy(logits, labels, alpha, beta, log_clip=-4.0):
-    """Solution of 6.2."""
-    log_p = logits.log_softmax(dim=1)[torch.arange(len(labels)), labels]
-    reverse = -log_clip * (1 - log_p.exp())
-    return alpha * -log_p + beta * reverse
-
-
-def forward_corrected_cross_entropy(logits, labels, matrix):
-    """Solution of 6.3."""
-    given = logits.softmax(dim=1) @ matrix
-    return -given[torch.arange(len(labels)), labels].log()
-
-
-def mix_pairs(images, rows, partner, share):
-    """Solution of 6.4."""
-    share = max(share, 1 - share)
-    mixed_images = share * images + (1 - share) * images[partner]
-    mixed_rows = share * rows + (1 - share) * rows[partner]
-    return mixed_images, mixed_rows
-
-
 # What the exercises share -----------------------------------------------------------------------
 
 
@@ -133,13 +106,9 @@ def _gce_cases() -> list[Case]:
 
 GENERALIZED_CROSS_ENTROPY = Exercise(
     number="6.1",
-    reference=losses.generalized_cross_entropy,
-    solution=generalized_cross_entropy,
+    package=losses.generalized_cross_entropy,
     cases=_gce_cases,
     judge=_per_example,
-    difficulty=3,
-    importance=5,
-    minutes=12,
     hints=(
         "At p = 1 the loss is 0; at p = 0 it is 1/q and no more. And how large can -log p get?",
         "L_q = (1 - p^q) / q, and p^q = exp(q · log p): log p can be had without ever rounding "
@@ -151,42 +120,42 @@ GENERALIZED_CROSS_ENTROPY = Exercise(
         Misconception(
             "is plain cross entropy",
             "What is your loss when p is nearly 0? It should stop at 1/q.",
-            lambda logits, labels, q=0.7: _ce(logits, labels),
+            returns='F.cross_entropy(logits, labels, reduction="none")',
         ),
         Misconception(
             "leaves out the division by q",
             "For q near 0 the loss should come near -log p. Where does yours go?",
-            lambda logits, labels, q=0.7: 1 - _p(logits, labels) ** q,
+            returns="1 - logits.softmax(dim=1)[torch.arange(len(labels)), labels] ** q",
         ),
         Misconception(
             "raises 1 - p to the power",
             "What carries the exponent in the formula: p or what is missing to 1?",
-            lambda logits, labels, q=0.7: (1 - _p(logits, labels)) ** q / q,
+            returns="(1 - logits.softmax(dim=1)[torch.arange(len(labels)), labels]) ** q / q",
         ),
         Misconception(
             "takes 1 - q for the exponent",
             "q = 1 should give 1 - p. What does yours give there?",
-            lambda logits, labels, q=0.7: (1 - _p(logits, labels) ** (1 - q)) / q,
+            returns="(1 - logits.softmax(dim=1)[torch.arange(len(labels)), labels] ** (1 - q)) / q",
         ),
         Misconception(
             "has the other sign",
             "A likely label should cost less than an unlikely one. Compare p = 0.9 and p = 0.1.",
-            lambda logits, labels, q=0.7: (_p(logits, labels) ** q - 1) / q,
+            returns="(logits.softmax(dim=1)[torch.arange(len(labels)), labels] ** q - 1) / q",
         ),
         Misconception(
             "takes logits for probabilities",
             "A logit can be 7 or -3. What turns a row of logits into a row that sums to 1?",
-            lambda logits, labels, q=0.7: (1 - _of_labels(logits, labels) ** q) / q,
+            returns="(1 - logits[torch.arange(len(labels)), labels] ** q) / q",
         ),
         Misconception(
             "takes the softmax over the batch",
             "What should sum to 1: the classes of one example, or one class over all examples?",
-            lambda logits, labels, q=0.7: (1 - _p(logits, labels, dim=0) ** q) / q,
+            returns="(1 - logits.softmax(dim=0)[torch.arange(len(labels)), labels] ** q) / q",
         ),
         Misconception(
             "sums over all classes",
             "Only one of the probabilities belongs to the label. Is the label used at all?",
-            lambda logits, labels, q=0.7: ((1 - logits.softmax(dim=1) ** q) / q).sum(dim=1),
+            returns="((1 - logits.softmax(dim=1) ** q) / q).sum(dim=1)",
         ),
         Misconception(
             "averages over the batch",
@@ -198,20 +167,18 @@ GENERALIZED_CROSS_ENTROPY = Exercise(
         Misconception(
             "ignores q",
             "Try two values of q on the same logits: the results should differ.",
-            lambda logits, labels, q=0.7: losses.generalized_cross_entropy(logits, labels, 0.7),
+            returns="losses.generalized_cross_entropy(logits, labels, 0.7)",
         ),
         Misconception(
             "rounds a tiny probability to 0",
             "Softmax gives exactly 0 for a logit far behind, and the slope of a power at 0 is "
             "infinite. The logarithm of p is only -200 there: can you begin with it?",
-            lambda logits, labels, q=0.7: (1 - _p(logits, labels) ** q) / q,
+            returns="(1 - logits.softmax(dim=1)[torch.arange(len(labels)), labels] ** q) / q",
         ),
         Misconception(
             "cuts the gradient",
             "Did the probability go through detach, numpy or item? Nothing can be learned then.",
-            lambda logits, labels, q=0.7: losses.generalized_cross_entropy(
-                logits.detach(), labels, q
-            ),
+            returns="losses.generalized_cross_entropy(logits.detach(), labels, q)",
         ),
     ),
 )
@@ -271,13 +238,9 @@ def _unclipped(logits: Tensor, labels: Tensor, log_clip: float) -> Tensor:
 
 SYMMETRIC_CROSS_ENTROPY = Exercise(
     number="6.2",
-    reference=losses.symmetric_cross_entropy,
-    solution=symmetric_cross_entropy,
+    package=losses.symmetric_cross_entropy,
     cases=_sce_cases,
     judge=_per_example,
-    difficulty=3,
-    importance=4,
-    minutes=10,
     hints=(
         "For a one-hot label log y is 0 at one class and the clip at all others. What is left of "
         "the sum over p_k · log y_k?",
@@ -289,9 +252,7 @@ SYMMETRIC_CROSS_ENTROPY = Exercise(
         Misconception(
             "swaps alpha and beta",
             "Try alpha = 1 and beta = 0: only cross entropy should be left.",
-            lambda logits, labels, alpha, beta, log_clip=-4.0: losses.symmetric_cross_entropy(
-                logits, labels, beta, alpha, log_clip
-            ),
+            returns="losses.symmetric_cross_entropy(logits, labels, beta, alpha, log_clip)",
         ),
         Misconception(
             "counts the label's class in the reverse",
@@ -345,10 +306,7 @@ SYMMETRIC_CROSS_ENTROPY = Exercise(
             "averages the cross entropy over the batch",
             "One of your two terms is the same for all examples. What does `F.cross_entropy` do "
             "with a batch, unless you tell it otherwise?",
-            lambda logits, labels, alpha, beta, log_clip=-4.0: (
-                alpha * F.cross_entropy(logits, labels)
-                + beta * losses.reverse_cross_entropy(logits, labels, log_clip)
-            ),
+            returns="alpha * F.cross_entropy(logits, labels) + beta * losses.reverse_cross_entropy(logits, labels, log_clip)",
         ),
         Misconception(
             "averages over the batch",
@@ -405,19 +363,11 @@ def _forward_cases() -> list[Case]:
     ]
 
 
-def _backward(logits: Tensor, labels: Tensor, matrix: Tensor) -> Tensor:
-    return -(torch.linalg.inv(matrix)[labels] * logits.log_softmax(dim=1)).sum(dim=1)
-
-
 FORWARD_CORRECTION = Exercise(
     number="6.3",
-    reference=losses.forward_corrected_cross_entropy,
-    solution=forward_corrected_cross_entropy,
+    package=losses.forward_corrected_cross_entropy,
     cases=_forward_cases,
     judge=_per_example,
-    difficulty=3,
-    importance=4,
-    minutes=10,
     hints=(
         "The network says how likely each TRUE class is. By which ways can the given label have "
         "come about, and how likely is each?",
@@ -431,45 +381,43 @@ FORWARD_CORRECTION = Exercise(
             "uses the matrix the wrong way round",
             "Rows are true classes. Each row of probabilities over true classes has to become one "
             "over given labels: do your rows still sum to 1?",
-            lambda logits, labels, matrix: (
-                -_of_labels(logits.softmax(dim=1) @ matrix.T, labels).log()
-            ),
+            returns="-(logits.softmax(dim=1) @ matrix.T)[torch.arange(len(labels)), labels].log()",
         ),
         Misconception(
             "mixes logarithms",
             "Probabilities of different ways add up; do their logarithms? What comes first?",
-            lambda logits, labels, matrix: -_of_labels(logits.log_softmax(dim=1) @ matrix, labels),
+            returns="-(logits.log_softmax(dim=1) @ matrix)[torch.arange(len(labels)), labels]",
         ),
         Misconception(
             "mixes logits",
             "A matrix of probabilities acts on probabilities. Have you been through softmax?",
-            lambda logits, labels, matrix: _ce(logits @ matrix, labels),
+            returns='F.cross_entropy(logits @ matrix, labels, reduction="none")',
         ),
         Misconception(
             "goes through softmax twice",
             "After the matrix the rows sum to 1 already. What does a second softmax do to them?",
-            lambda logits, labels, matrix: _ce(logits.softmax(dim=1) @ matrix, labels),
+            returns='F.cross_entropy(given, labels, reduction="none")',
         ),
         Misconception(
             "softens the label",
             "That replaces the label by a row of the matrix. Here the prediction is changed, and "
             "the label stays.",
-            lambda logits, labels, matrix: -(matrix[labels] * logits.log_softmax(dim=1)).sum(dim=1),
+            returns="-(matrix[labels] * logits.log_softmax(dim=1)).sum(dim=1)",
         ),
         Misconception(
             "is the backward correction",
             "Nothing has to be inverted. Go the way of the noise, from true class to given label.",
-            _backward,
+            returns="-(torch.linalg.inv(matrix)[labels] * logits.log_softmax(dim=1)).sum(dim=1)",
         ),
         Misconception(
             "forgets the logarithm",
             "A probability of 1 should cost 0, one near 0 should cost much. What does yours cost?",
-            lambda logits, labels, matrix: 1 - _of_labels(logits.softmax(dim=1) @ matrix, labels),
+            returns="1 - given[torch.arange(len(labels)), labels]",
         ),
         Misconception(
             "ignores the matrix",
             "Try it with the identity and with strong noise: the results should differ.",
-            lambda logits, labels, matrix: _ce(logits, labels),
+            returns='F.cross_entropy(logits, labels, reduction="none")',
         ),
         Misconception(
             "averages over the batch",
@@ -561,13 +509,9 @@ def _labels_by_the_share_as_it_came(images, rows, partner, share):
 
 MIX_PAIRS = Exercise(
     number="6.4",
-    reference=mixup.mix_pairs,
-    solution=mix_pairs,
+    package=mixup.mix_pairs,
     cases=_mix_cases,
     judge=_mixed,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "A picture that is three quarters a 3 and one quarter an 8: what should its label row say? "
         "And who is the first when the share comes out below a half?",
@@ -616,7 +560,7 @@ MIX_PAIRS = Exercise(
         Misconception(
             "adds without weighing",
             "Two pictures on top of each other are too bright. Do the weights sum to 1?",
-            lambda images, rows, partner, share: (images + images[partner], rows + rows[partner]),
+            returns="(images + images[partner], rows + rows[partner])",
         ),
         Misconception(
             "goes to the partner backwards",
@@ -628,7 +572,7 @@ MIX_PAIRS = Exercise(
         Misconception(
             "always mixes half and half",
             "With a share of 1 nothing should be mixed. What do you get?",
-            lambda images, rows, partner, share: _mix(images, rows, partner, 0.5),
+            returns="(0.5 * images + (1 - 0.5) * images[partner], 0.5 * rows + (1 - 0.5) * rows[partner])",
         ),
     ),
 )

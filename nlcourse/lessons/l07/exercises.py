@@ -23,25 +23,6 @@ from ..checks.judges import as_whole_numbers, close, number, pair_of_numbers
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def forget_rate(epoch, noise_rate, ramp_epochs, exponent=1.0):
-    """Solution of 7.1."""
-    progress = min(epoch**exponent / ramp_epochs, 1.0)
-    return noise_rate * progress
-
-
-def small_loss_indices(losses, forget_rate):
-    """Solution of 7.2."""
-    count = int((1 - forget_rate) * len(losses))
-    return losses.argsort()[:count]
-
-
-def crossed_losses(losses_first, losses_second, kept_by_first, kept_by_second):
-    """Solution of 7.3."""
-    for_first = losses_first[kept_by_second]
-    for_second = losses_second[kept_by_first]
-    return for_first.mean(), for_second.mean()
-
-
 # 7.1 forget_rate ---------------------------------------------------------------------------------
 
 
@@ -79,13 +60,9 @@ def _linspace_schedule(epoch, noise_rate, ramp_epochs, exponent=1.0):
 
 FORGET_RATE = Exercise(
     number="7.1",
-    reference=co_teaching.forget_rate,
-    solution=forget_rate,
+    package=co_teaching.forget_rate,
     cases=_schedule_cases,
     judge=number,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "How much may be dropped in epoch 0, when no network has learned anything yet? "
         "And how much in the end?",
@@ -98,23 +75,17 @@ FORGET_RATE = Exercise(
         Misconception(
             "never stops growing",
             "What share does it drop long after the ramp? No more than the wrong labels should go.",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate * epoch**exponent / ramp_epochs
-            ),
+            returns="noise_rate * epoch**exponent / ramp_epochs",
         ),
         Misconception(
             "returns the share to keep",
             "R(T) of the paper is what stays. This function is asked for what goes.",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                1 - noise_rate * min(epoch**exponent / ramp_epochs, 1)
-            ),
+            returns="1 - noise_rate * min(epoch**exponent / ramp_epochs, 1)",
         ),
         Misconception(
             "starts one epoch too early",
             "The first epoch has number 0: how much has anyone learned by then?",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate * min((epoch + 1) ** exponent / ramp_epochs, 1)
-            ),
+            replace={"epoch**": "(epoch + 1) ** "},
         ),
         Misconception(
             "follows the linspace of the published code",
@@ -125,51 +96,39 @@ FORGET_RATE = Exercise(
         Misconception(
             "stops the fraction at the noise rate",
             "Which quantity must not exceed the noise rate: the fraction or the result?",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate * min(epoch**exponent / ramp_epochs, noise_rate)
-            ),
+            returns="noise_rate * min(epoch**exponent / ramp_epochs, noise_rate)",
         ),
         Misconception(
             "climbs to the noise rate before the ramp ends",
             "Halfway up the ramp half of the noise rate is dropped. Where is the noise rate a "
             "factor in your result?",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: min(
-                epoch**exponent / ramp_epochs, noise_rate
-            ),
+            returns="min(epoch**exponent / ramp_epochs, noise_rate)",
         ),
         Misconception(
             "asks the epoch where the ramp ends",
             "With exponent 2, in which epoch does the fraction of the formula reach 1? "
             "Ask the fraction, not the epoch.",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate if epoch >= ramp_epochs else noise_rate * epoch**exponent / ramp_epochs
-            ),
+            returns="noise_rate if epoch >= ramp_epochs else noise_rate * epoch**exponent / ramp_epochs",
         ),
         Misconception(
             "leaves out the exponent",
             "Compare your result for exponent 1 and exponent 2.",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate * min(epoch / ramp_epochs, 1)
-            ),
+            replace={"**exponent": ""},
         ),
         Misconception(
             "raises the whole fraction to the exponent",
             "Look at the formula again: what carries the exponent, the epoch or the fraction?",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate * min((epoch / ramp_epochs) ** exponent, 1)
-            ),
+            returns="noise_rate * min((epoch / ramp_epochs) ** exponent, 1)",
         ),
         Misconception(
             "falls from the noise rate to 0",
             "From when on do small losses tell right labels from wrong ones?",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: (
-                noise_rate * (1 - min(epoch**exponent / ramp_epochs, 1))
-            ),
+            returns="noise_rate * (1 - min(epoch**exponent / ramp_epochs, 1))",
         ),
         Misconception(
             "drops the full share from the first epoch on",
             "The losses of an untrained network tell nothing: what should be dropped in epoch 0?",
-            lambda epoch, noise_rate, ramp_epochs, exponent=1.0: noise_rate,
+            returns="noise_rate",
         ),
     ),
 )
@@ -229,19 +188,11 @@ def _same_selection(got: Any, expected: Tensor, arguments: Arguments) -> Mismatc
     return Mismatch("choice", "these are not the smallest losses", evidence=evidence)
 
 
-def _keep(losses: Tensor, forget_rate: float) -> int:
-    return int((1 - forget_rate) * len(losses))
-
-
 SMALL_LOSS_INDICES = Exercise(
     number="7.2",
-    reference=co_teaching.small_loss_indices,
-    solution=small_loss_indices,
+    package=co_teaching.small_loss_indices,
     cases=_selection_cases,
     judge=_same_selection,
-    difficulty=2,
-    importance=5,
-    minutes=8,
     hints=(
         "Which examples does a network fit first: those labelled right, or those labelled wrong? "
         "What does that say of their losses?",
@@ -253,53 +204,49 @@ SMALL_LOSS_INDICES = Exercise(
         Misconception(
             "keeps the largest losses",
             "Wrong labels are hard to fit: at which end of the sorted losses do they stand?",
-            lambda losses, forget_rate: losses.argsort(descending=True)[
-                : _keep(losses, forget_rate)
-            ],
+            replace={".argsort()": ".argsort(descending=True)"},
         ),
         Misconception(
             "keeps as many as should be dropped",
             "With `forget_rate` 0.25 and four losses: how many go, and how many stay?",
-            lambda losses, forget_rate: losses.argsort()[: int(forget_rate * len(losses))],
+            replace={"1 - ": ""},
         ),
         Misconception(
             "returns the examples to drop",
             "The selection goes into training: are these the examples to learn from?",
-            lambda losses, forget_rate: losses.argsort()[_keep(losses, forget_rate) :],
+            returns="losses.argsort()[count:]",
         ),
         Misconception(
             "returns the losses and not their positions",
             "The caller wants to pick images with the result: sorting gives two things, which one?",
-            lambda losses, forget_rate: losses.sort().values[: _keep(losses, forget_rate)],
+            returns="losses.sort().values[:count]",
         ),
         Misconception(
             "returns ranks and not positions",
             "The rank says where an example lands; needed is who stands at each place. "
             "Is one argsort too many?",
-            lambda losses, forget_rate: losses.argsort().argsort()[: _keep(losses, forget_rate)],
+            returns="losses.argsort().argsort()[:count]",
         ),
         Misconception(
             "keeps the first examples of the batch",
             "Where in the result do the losses play a part? "
             "After sorting the losses themselves their places are lost.",
-            lambda losses, forget_rate: torch.arange(_keep(losses, forget_rate)),
+            returns="torch.arange(count)",
         ),
         Misconception(
             "takes the share for a threshold on the losses",
             "`forget_rate` is a share of the batch: how many stay when all losses are large?",
-            lambda losses, forget_rate: (losses < forget_rate).nonzero().flatten(),
+            returns="(losses < forget_rate).nonzero().flatten()",
         ),
         Misconception(
             "rounds the wrong number down",
             "Round down what stays, not what goes: of five, with half to drop, two stay.",
-            lambda losses, forget_rate: losses.argsort()[
-                : len(losses) - int(forget_rate * len(losses))
-            ],
+            replace={":count": ":len(losses) - int(forget_rate * len(losses))"},
         ),
         Misconception(
             "returns a mask",
             "A mask answers yes or no for each example; which function turns it into positions?",
-            lambda losses, forget_rate: losses.argsort().argsort() < _keep(losses, forget_rate),
+            returns="losses.argsort().argsort() < count",
         ),
     ),
 )
@@ -394,23 +341,11 @@ def _intersection(own: Tensor, peer: Tensor) -> Tensor:
     return own[torch.isin(own, peer)]
 
 
-def _peers_losses(losses_first, losses_second, kept_by_first, kept_by_second):
-    return losses_second[kept_by_second].mean(), losses_first[kept_by_first].mean()
-
-
-def _order_swapped(losses_first, losses_second, kept_by_first, kept_by_second):
-    return losses_second[kept_by_first].mean(), losses_first[kept_by_second].mean()
-
-
 CROSSED_LOSSES = Exercise(
     number="7.3",
-    reference=co_teaching.crossed_losses,
-    solution=crossed_losses,
+    package=co_teaching.crossed_losses,
     cases=_crossing_cases,
     judge=pair_of_numbers,
-    difficulty=2,
-    importance=5,
-    minutes=8,
     hints=(
         "A network that learns from its own selection repeats its own mistakes. "
         "Whose selection does it learn from here, and with whose losses?",
@@ -428,12 +363,12 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "gives each network its peer's loss",
             "The selection crosses over, the losses do not: only its own losses move its weights.",
-            _peers_losses,
+            returns="(losses_second[kept_by_second].mean(), losses_first[kept_by_first].mean())",
         ),
         Misconception(
             "returns the two losses in the other order",
             "The first result is to train the first network: whose losses are in it?",
-            _order_swapped,
+            returns="(loss_second, loss_first)",
         ),
         Misconception(
             "divides by the number kept twice",
@@ -443,7 +378,7 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "sums where the mean is asked for",
             "Should a batch of which more is kept make a larger step?",
-            _both(lambda losses, own, peer: losses[peer].sum()),
+            replace={".mean": ".sum"},
         ),
         Misconception(
             "divides by the whole batch",
@@ -463,10 +398,7 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "uses one selection for both networks",
             "Two networks, two selections: each kept list is used exactly once.",
-            _on(
-                lambda losses, own, peer: losses[peer].mean(),
-                lambda losses, own, peer: losses[own].mean(),
-            ),
+            replace={"[kept_by_first]": "[kept_by_second]"},
         ),
         Misconception(
             "ignores the selections",

@@ -23,40 +23,6 @@ from ..checks.judges import as_tensor, as_whole_numbers, finite_numbers
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def margins(logits, labels):
-    """Solution of 8.1."""
-    rows = torch.arange(len(labels))
-    others = logits.clone()
-    others[rows, labels] = -torch.inf
-    return logits[rows, labels] - others.max(dim=1).values
-
-
-def flag_suspects(scores, threshold_scores, percentile=99.0):
-    """Solution of 8.2."""
-    threshold = torch.quantile(threshold_scores, percentile / 100)
-    return scores <= threshold
-
-
-def local_density(features, share=0.6):
-    """Solution of 8.3."""
-    import math
-
-    distances = torch.cdist(features, features) ** 2
-    place = math.ceil(share * distances.numel())
-    cutoff = distances.flatten().sort().values[place - 1]
-    return (distances < cutoff).sum(dim=1) - 1
-
-
-def prototype_labels(features, prototypes):
-    """Solution of 8.4."""
-    scores = []
-    for some in prototypes:
-        f = torch.nn.functional.normalize(features, dim=1)
-        p = torch.nn.functional.normalize(some, dim=1)
-        scores.append((f @ p.T).mean(dim=1))
-    return torch.stack(scores, dim=1).argmax(dim=1)
-
-
 def _whole(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge one whole number an example."""
     value = as_whole_numbers(got, expected.shape)
@@ -108,10 +74,6 @@ def _margin_cases() -> list[Case]:
     ]
 
 
-def _own(logits: Tensor, labels: Tensor) -> Tensor:
-    return logits.gather(1, labels[:, None]).squeeze(1)
-
-
 def _in_place(logits, labels):
     rows = torch.arange(len(labels))
     own = logits[rows, labels].clone()
@@ -119,25 +81,11 @@ def _in_place(logits, labels):
     return own - logits.max(dim=1).values
 
 
-def _label_set_to_zero(logits, labels):
-    others = logits.scatter(1, labels[:, None], 0.0)
-    return _own(logits, labels) - others.max(dim=1).values
-
-
-def _mean_of_others(logits, labels):
-    own = _own(logits, labels)
-    return own - (logits.sum(dim=1) - own) / (logits.shape[1] - 1)
-
-
 MARGIN = Exercise(
     number="8.1",
-    reference=aum.margins,
-    solution=margins,
+    package=aum.margins,
     cases=_margin_cases,
     judge=finite_numbers,
-    difficulty=2,
-    importance=5,
-    minutes=8,
     hints=(
         "What is the largest logit when the label is left out? How can you leave it out without "
         "touching the caller's tensor?",
@@ -159,12 +107,12 @@ MARGIN = Exercise(
         Misconception(
             "takes the largest of all logits, the label's included",
             "Then no margin is ever above 0. Who has to be left out of the maximum?",
-            lambda logits, labels: _own(logits, labels) - logits.max(dim=1).values,
+            returns="logits.gather(1, labels[:, None]).squeeze(1) - logits.max(dim=1).values",
         ),
         Misconception(
             "always takes the second largest logit",
             "If the label is not on top, who is its strongest rival?",
-            lambda logits, labels: _own(logits, labels) - logits.topk(2, dim=1).values[:, 1],
+            returns="logits.gather(1, labels[:, None]).squeeze(1) - logits.topk(2, dim=1).values[:, 1]",
         ),
         Misconception(
             "measures the prediction and never looks at the label",
@@ -174,12 +122,12 @@ MARGIN = Exercise(
         Misconception(
             "compares with the mean of the others",
             "One strong rival is enough to doubt a label. What hides it in a mean?",
-            _mean_of_others,
+            returns="logits.gather(1, labels[:, None]).squeeze(1) - (logits.sum(dim=1) - logits.gather(1, labels[:, None]).squeeze(1)) / (logits.shape[1] - 1)",
         ),
         Misconception(
             "puts 0 where the label stood",
             "What if all other logits are negative? Which number never wins a maximum?",
-            _label_set_to_zero,
+            returns="logits.gather(1, labels[:, None]).squeeze(1) - logits.scatter(1, labels[:, None], 0.0).max(dim=1).values",
         ),
         Misconception(
             "returns the mean over the batch",
@@ -241,13 +189,9 @@ def _under(rule: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Ten
 
 FLAG = Exercise(
     number="8.2",
-    reference=aum.flag_suspects,
-    solution=flag_suspects,
+    package=aum.flag_suspects,
     cases=_flag_cases,
     judge=_mask,
-    difficulty=1,
-    importance=4,
-    minutes=6,
     hints=(
         "Whose margins do you know to belong to wrong labels? And on which side of them do the "
         "suspects lie?",
@@ -276,7 +220,7 @@ FLAG = Exercise(
         Misconception(
             "takes the largest, whatever the percentile",
             "One lucky wrong label would cost many right ones. Where does `percentile` come in?",
-            _under(lambda scores, fake, share: fake.max()),
+            replace={"100": "percentile"},
         ),
         Misconception(
             "takes the mean",
@@ -286,9 +230,7 @@ FLAG = Exercise(
         Misconception(
             "leaves out who lies exactly on the threshold",
             "At or under: is the comparison strict?",
-            lambda scores, threshold_scores, percentile=99.0: (
-                scores < torch.quantile(threshold_scores, percentile / 100)
-            ),
+            returns="scores < threshold",
         ),
         Misconception(
             "does not interpolate between neighbours",
@@ -378,13 +320,9 @@ def _cutoff_a_row(distances: Tensor, share: float) -> Tensor:
 
 DENSITY = Exercise(
     number="8.3",
-    reference=curriculum.local_density,
-    solution=local_density,
+    package=curriculum.local_density,
     cases=_density_cases,
     judge=_whole,
-    difficulty=3,
-    importance=3,
-    minutes=12,
     hints=(
         "How many distances are there between n examples, counted both ways and with themselves? "
         "Which of them, in order, is the cutoff?",
@@ -503,15 +441,6 @@ def _nearest(features, prototypes):
     return torch.stack(scores, dim=1).argmax(dim=1)
 
 
-def _by_inner_product(features, prototypes):
-    return torch.stack([(features @ some.T).mean(dim=1) for some in prototypes], 1).argmax(dim=1)
-
-
-def _by_distance(features, prototypes):
-    scores = [-torch.cdist(features, some).mean(dim=1) for some in prototypes]
-    return torch.stack(scores, dim=1).argmax(dim=1)
-
-
 def _by_sum(features, prototypes):
     scores = [self_learning.cosines(features, some).sum(dim=1) for some in prototypes]
     return torch.stack(scores, dim=1).argmax(dim=1)
@@ -536,13 +465,9 @@ def _normalised_over_images(features, prototypes):
 
 PROTOTYPES = Exercise(
     number="8.4",
-    reference=self_learning.prototype_labels,
-    solution=prototype_labels,
+    package=self_learning.prototype_labels,
     cases=_prototype_cases,
     judge=_whole,
-    difficulty=2,
-    importance=4,
-    minutes=10,
     hints=(
         "What makes two images alike here: where their features lie, or where they point? And how "
         "do several prototypes become one number?",
@@ -554,12 +479,12 @@ PROTOTYPES = Exercise(
         Misconception(
             "compares inner products without dividing by the lengths",
             "A bright image has long features. Should it win for that? What is a cosine?",
-            _by_inner_product,
+            replace={"p.T": "some.T"},
         ),
         Misconception(
             "compares distances instead of directions",
             "The same image, twice as bright, lies elsewhere. What stays the same?",
-            _by_distance,
+            returns="torch.stack([-torch.cdist(features, some).mean(dim=1) for some in prototypes], dim=1).argmax(dim=1)",
         ),
         Misconception(
             "looks at the nearest prototype alone",

@@ -14,36 +14,11 @@ from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import NO_GRADIENT, no_gradient
 from ..checks.judges import as_tensor, number, numbers
+from ..sources import solution
 
 TINY = 1e-30
 
 # The solutions as a student would write them: the package's own also check their arguments.
-
-
-def hard_labels(probabilities):
-    """Solution of 9.1."""
-    rows = torch.zeros_like(probabilities)
-    likeliest = probabilities.argmax(dim=1, keepdim=True)
-    return rows.scatter(1, likeliest, 1.0)
-
-
-def prior_loss(probabilities, prior):
-    """Solution of 9.2."""
-    mean = probabilities.mean(dim=0)
-    return (prior * (prior / mean).log()).sum()
-
-
-def entropy_loss(probabilities):
-    """Solution of 9.3."""
-    logs = probabilities.clamp(min=1e-30).log()
-    return -(probabilities * logs).sum(dim=1).mean()
-
-
-def next_labels(labels, predictions, finished, begin, average):
-    """Solution of 9.4."""
-    if finished < begin:
-        return labels
-    return predictions[-average:].mean(dim=0)
 
 
 # What several exercises share ---------------------------------------------------------------------
@@ -79,6 +54,8 @@ def _cut(loss: Tensor) -> Tensor:
 
 
 # 9.1 hard_labels ----------------------------------------------------------------------------------
+
+hard_labels = solution("9.1")
 
 
 def _label_cases() -> list[Case]:
@@ -120,13 +97,9 @@ def _one_hot_at_the_top(got: Any, expected: Tensor, arguments: Arguments) -> Mis
 
 HARD_LABELS = Exercise(
     number="9.1",
-    reference=joint.hard_labels,
-    solution=hard_labels,
+    package=joint.hard_labels,
     cases=_label_cases,
     judge=_one_hot_at_the_top,
-    difficulty=1,
-    importance=4,
-    minutes=5,
     hints=(
         "Which class would you call the example if you had to be sure? "
         "And how does a row say 'this class and no other'?",
@@ -138,50 +111,37 @@ HARD_LABELS = Exercise(
         Misconception(
             "returns class numbers",
             "A label is a row here, since soft labels are rows too: what turns 2 into 0, 0, 1?",
-            lambda probabilities: probabilities.argmax(dim=1),
+            returns="likeliest",
         ),
         Misconception(
             "rounds the probabilities",
             "Of three classes the likeliest may have 0.4: what becomes of that row?",
-            lambda probabilities: (probabilities > 0.5).to(probabilities.dtype),
+            returns="(probabilities > 0.5).to(probabilities.dtype)",
         ),
         Misconception(
             "compares the examples and not the classes",
             "Along which dimension do the classes of one example stand?",
-            lambda probabilities: (
-                F.one_hot(probabilities.argmax(dim=0), probabilities.shape[0])
-                .T.to(probabilities.dtype)
-                .contiguous()
-                if len(probabilities)
-                else probabilities.clone()
-            ),
+            returns="F.one_hot(probabilities.argmax(dim=0), probabilities.shape[0]).T.to(probabilities.dtype).contiguous() if len(probabilities) else probabilities.clone()",
         ),
         Misconception(
             "marks the least likely class",
             "Should the new label be what the network believes, or what it believes least?",
-            lambda probabilities: F.one_hot(
-                probabilities.argmin(dim=1), probabilities.shape[1]
-            ).float(),
+            returns="F.one_hot(probabilities.argmin(dim=1), probabilities.shape[1]).float()",
         ),
         Misconception(
             "keeps the probability of the likeliest class",
             "A hard label is sure: which number says 'surely this class'?",
-            lambda probabilities: (
-                probabilities
-                * F.one_hot(probabilities.argmax(dim=1), probabilities.shape[1]).float()
-            ),
+            returns="probabilities * F.one_hot(likeliest, probabilities.shape[1]).float()",
         ),
         Misconception(
             "returns the soft labels",
             "That is the other update, equation 9. How sure is a *hard* label of its class?",
-            lambda probabilities: probabilities.clone(),
+            returns="probabilities.clone()",
         ),
         Misconception(
             "marks every class that ties",
             "Two equal probabilities, and a label with two classes: what does its row sum to?",
-            lambda probabilities: (
-                probabilities == probabilities.amax(dim=1, keepdim=True)
-            ).float(),
+            returns="(probabilities == probabilities.amax(dim=1, keepdim=True)).float()",
         ),
     ),
 )
@@ -245,13 +205,9 @@ def _predicted_prior(probabilities, prior):
 
 PRIOR_LOSS = Exercise(
     number="9.2",
-    reference=joint.prior_loss,
-    solution=prior_loss,
+    package=joint.prior_loss,
     cases=_prior_cases,
     judge=number,
-    difficulty=3,
-    importance=5,
-    minutes=12,
     hints=(
         "One example may be sure of one class. What may not happen to *all* of them together? "
         "Which single row describes them all together?",
@@ -274,14 +230,12 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "takes a uniform prior whatever it is given",
             "On these data all classes are about equally frequent. What if they were not?",
-            lambda probabilities, prior: _kl(
-                torch.full_like(prior, 1 / len(prior)), probabilities.mean(dim=0)
-            ),
+            returns="(torch.full_like(prior, 1 / len(prior)) * (torch.full_like(prior, 1 / len(prior)) / mean).log()).sum()",
         ),
         Misconception(
             "compares each example with the prior",
             "Should a single picture be one tenth of every digit? What is averaged first?",
-            lambda probabilities, prior: (prior * (prior / probabilities).log()).sum(dim=1).mean(),
+            returns="(prior * (prior / probabilities).log()).sum(dim=1).mean()",
         ),
         Misconception(
             "drops the constant, like the published code",
@@ -297,7 +251,7 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "sums the predictions where the mean is asked for",
             "The mean prediction is a distribution: what should its entries sum to?",
-            lambda probabilities, prior: _kl(prior, probabilities.sum(dim=0)),
+            returns="(prior * (prior / probabilities.sum(dim=0)).log()).sum()",
         ),
         Misconception(
             "takes the mean over the classes",
@@ -307,7 +261,7 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "takes the mean over the wrong dimension",
             "A mean for each class, over the examples: which dimension vanishes?",
-            lambda probabilities, prior: _kl(prior, probabilities.mean(dim=1)),
+            returns="(prior * (prior / probabilities.mean(dim=1)).log()).sum()",
         ),
         Misconception(
             "cuts the gradient",
@@ -355,13 +309,9 @@ def _entropy_of_mean(probabilities):
 
 ENTROPY_LOSS = Exercise(
     number="9.3",
-    reference=joint.entropy_loss,
-    solution=entropy_loss,
+    package=joint.entropy_loss,
     cases=_entropy_cases,
     judge=number,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "What is the value for a network that is sure, and for one that has no idea? "
         "Which of the two should a *loss* prefer?",
@@ -395,7 +345,7 @@ ENTROPY_LOSS = Exercise(
         Misconception(
             "looks at the likeliest class alone",
             "The sum goes over all classes, not only over the one on top.",
-            lambda probabilities: -probabilities.amax(dim=1).log().mean(),
+            returns="-probabilities.amax(dim=1).log().mean()",
         ),
         Misconception(
             "measures in bits",
@@ -411,7 +361,7 @@ ENTROPY_LOSS = Exercise(
             "stumbles over 0 log 0",
             "A sure network has probabilities that are exactly 0. What is log 0, and 0 times that? "
             "A `clamp` before the logarithm helps.",
-            lambda probabilities: -(probabilities * probabilities.log()).sum(dim=1).mean(),
+            returns="-(probabilities * probabilities.log()).sum(dim=1).mean()",
         ),
         Misconception(
             "cuts the gradient",
@@ -482,13 +432,9 @@ def _with_labels(labels: Tensor, predictions: Tensor, average: int) -> Tensor:
 
 NEXT_LABELS = Exercise(
     number="9.4",
-    reference=joint.next_labels,
-    solution=next_labels,
+    package=joint.next_labels,
     cases=_average_cases,
     judge=numbers,
-    difficulty=2,
-    importance=5,
-    minutes=10,
     hints=(
         "What does a network know after its first epoch, and should a label be replaced by that? "
         "And why not believe a single epoch later on?",

@@ -20,33 +20,6 @@ from ..checks.judges import finite_numbers
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def update_targets(targets, index, probabilities, beta):
-    """Solution of 10.1."""
-    new = targets.clone()
-    new[index] = beta * targets[index] + (1 - beta) * probabilities.detach()
-    return new
-
-
-def elr_loss(logits, labels, targets, lambda_):
-    """Solution of 10.2."""
-    cross_entropy = torch.nn.functional.cross_entropy(logits, labels)
-    p = logits.softmax(dim=1).clamp(1e-4, 1 - 1e-4)
-    agreement = (p * targets).sum(dim=1)
-    return cross_entropy + lambda_ * (1 - agreement).log().mean()
-
-
-def regularizer_gradient(probabilities, targets):
-    """Solution of 10.3."""
-    agreement = (probabilities * targets).sum(dim=1, keepdim=True)
-    return probabilities * (agreement - targets) / (1 - agreement)
-
-
-def average_weights(average, weights, step, gamma):
-    """Solution of 10.4."""
-    g = min(1 - 1 / (step + 1), gamma)
-    return g * average + (1 - g) * weights
-
-
 # 10.1 update_targets ----------------------------------------------------------------------------
 
 
@@ -92,27 +65,10 @@ def _placed(targets: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     return new
 
 
-def _carries_gradient(targets, index, probabilities, beta):
-    return _placed(targets, index, beta * targets[index] + (1 - beta) * probabilities)
-
-
-def _in_place(targets, index, probabilities, beta):
-    targets[index] = beta * targets[index] + (1 - beta) * probabilities.detach()
-    return targets
-
-
 def _first_rows(targets, index, probabilities, beta):
     n = len(index)
     return _placed(
         targets, torch.arange(n), beta * targets[:n] + (1 - beta) * probabilities.detach()
-    )
-
-
-def _decays_all(targets, index, probabilities, beta):
-    return elr.update_targets(beta * targets, index, probabilities, 0.0) + _placed(
-        torch.zeros_like(targets),
-        index,
-        beta * targets[index] - beta * probabilities.detach(),
     )
 
 
@@ -128,13 +84,9 @@ def _to_sum_one(targets, index, probabilities, beta):
 
 TARGETS = Exercise(
     number="10.1",
-    reference=elr.update_targets,
-    solution=update_targets,
+    package=elr.update_targets,
     cases=_target_cases,
     judge=finite_numbers,
-    difficulty=2,
-    importance=5,
-    minutes=8,
     hints=(
         "Which rows of the table belong to this batch, and what should happen to the others? "
         "And should training be able to change the memory through p?",
@@ -154,12 +106,12 @@ TARGETS = Exercise(
             "lets the gradient through into the memory",
             "Tomorrow's step would then go back through all earlier steps. Which method of a "
             "tensor keeps its numbers and forgets where they came from?",
-            _carries_gradient,
+            replace={".detach()": ""},
         ),
         Misconception(
             "overwrites the old table",
             "The caller still holds the old targets. What do you write into before returning it?",
-            _in_place,
+            replace={".clone()": ""},
         ),
         Misconception(
             "updates the first rows instead of those of the batch",
@@ -169,21 +121,17 @@ TARGETS = Exercise(
         Misconception(
             "forgets the old target",
             "A mean over time needs the past: where does the old row enter?",
-            lambda targets, index, probabilities, beta: _placed(
-                targets, index, (1 - beta) * probabilities.detach()
-            ),
+            replace={"targets[index]": "1 - beta"},
         ),
         Misconception(
             "adds the whole prediction",
             "Visit an example a hundred times with the same p: the target must not grow beyond p.",
-            lambda targets, index, probabilities, beta: _placed(
-                targets, index, beta * targets[index] + probabilities.detach()
-            ),
+            replace={" - beta": ""},
         ),
         Misconception(
             "lets the others fade, too",
             "An example that is not in the batch was not visited. What happens to its row?",
-            _decays_all,
+            replace={"targets.clone()": "beta * targets"},
         ),
         Misconception(
             "remembers decisions instead of probabilities",
@@ -198,9 +146,7 @@ TARGETS = Exercise(
         Misconception(
             "returns only the rows of the batch",
             "The next batch needs the whole table. What shape has the result to have?",
-            lambda targets, index, probabilities, beta: (
-                beta * targets[index] + (1 - beta) * probabilities.detach()
-            ),
+            replace={"new[index]": "new"},
         ),
     ),
 )
@@ -259,7 +205,7 @@ def _elr_with(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[...,
 
 
 def _clamped(logits: Tensor) -> Tensor:
-    return elr.clamped(logits.softmax(dim=1))
+    return logits.softmax(dim=1).clamp(elr.CLAMP, 1 - elr.CLAMP)
 
 
 def _inner(logits: Tensor, targets: Tensor) -> Tensor:
@@ -300,13 +246,9 @@ def _softmax_twice(logits, labels, targets, lambda_):
 
 LOSS = Exercise(
     number="10.2",
-    reference=elr.elr_loss,
-    solution=elr_loss,
+    package=elr.elr_loss,
     cases=_loss_cases,
     judge=loss_and_slope,
-    difficulty=3,
-    importance=5,
-    minutes=10,
     hints=(
         "The loss has to fall when prediction and memory agree more. Does log(1 - x) rise or fall "
         "with x? And how large is it when a network is completely sure? (`F.cross_entropy` takes "
@@ -430,28 +372,15 @@ def _lemma_cases() -> list[Case]:
     ]
 
 
-def _agreement(p: Tensor, t: Tensor) -> Tensor:
-    return (p * t).sum(dim=1, keepdim=True)
-
-
 def _g(p: Tensor, t: Tensor) -> Tensor:
     return elr.regularizer_gradient(p, t)
 
 
-def _examples_mixed_up(probabilities, targets):
-    agreement = (probabilities * targets).sum(dim=1)
-    return probabilities * (agreement - targets) / (1 - agreement)
-
-
 GRADIENT = Exercise(
     number="10.3",
-    reference=elr.regularizer_gradient,
-    solution=regularizer_gradient,
+    package=elr.regularizer_gradient,
     cases=_lemma_cases,
     judge=finite_numbers,
-    difficulty=3,
-    importance=5,
-    minutes=12,
     hints=(
         "Σ_k (t_k - t_c) p_k is a sum of two parts. One is an inner product you know; what is "
         "Σ_k p_k in the other?",
@@ -468,40 +397,27 @@ GRADIENT = Exercise(
         Misconception(
             "is the slope in p, not in the logits",
             "Between logits and p stands a softmax, with a slope of its own: p_c (δ_ck - p_k).",
-            lambda probabilities, targets: -targets / (1 - _agreement(probabilities, targets)),
+            returns="-targets / (1 - agreement)",
         ),
         Misconception(
             "forgets the factor p_c",
             "A class that the network rules out (p_c near 0) should get hardly any push.",
-            lambda probabilities, targets: (
-                (_agreement(probabilities, targets) - targets)
-                / (1 - _agreement(probabilities, targets))
-            ),
+            returns="(agreement - targets) / (1 - agreement)",
         ),
         Misconception(
             "does not divide by 1 - <p, t>",
             "The push has to stay when p - y has vanished. What makes it large near agreement?",
-            lambda probabilities, targets: (
-                _g(probabilities, targets) * (1 - _agreement(probabilities, targets))
-            ),
+            replace={" - agreement": ""},
         ),
         Misconception(
             "divides by <p, t>",
             "Look under the line again: the log was taken of 1 - <p, t>.",
-            lambda probabilities, targets: (
-                probabilities
-                * (_agreement(probabilities, targets) - targets)
-                / (_agreement(probabilities, targets) + 1e-12)
-            ),
+            returns="probabilities * (agreement - targets) / (agreement + 1e-12)",
         ),
         Misconception(
             "swaps p and t",
             "Which of the two has the gradient, and which is the memory?",
-            lambda probabilities, targets: (
-                targets
-                * (_agreement(probabilities, targets) - probabilities)
-                / (1 - _agreement(probabilities, targets))
-            ),
+            returns="targets * (agreement - probabilities) / (1 - agreement)",
         ),
         Misconception(
             "divides by the number of examples",
@@ -511,16 +427,14 @@ GRADIENT = Exercise(
         Misconception(
             "mixes the examples up",
             "Which shape has one number an example, so that it meets its own row?",
-            _examples_mixed_up,
+            replace={", keepdim=True": ""},
         ),
         Misconception(
             "takes the inner product over the whole batch",
             "Each example has its own memory. Over which dimension do you sum?",
-            lambda probabilities, targets: (
-                probabilities
-                * ((probabilities * targets).sum() - targets)
-                / (1 - (probabilities * targets).sum() + 1e-9)
-            ),
+            replace={
+                "(probabilities * targets).sum(dim=1, keepdim=True)": "(probabilities * targets).sum()"
+            },
         ),
     ),
 )
@@ -559,26 +473,11 @@ def _average_cases() -> list[Case]:
     ]
 
 
-def _mix(average, weights, g):
-    return g * average + (1 - g) * weights
-
-
-def _average_in_place(average, weights, step, gamma):
-    g = min(1 - 1 / (step + 1), gamma)
-    average.mul_(g)
-    average.add_((1 - g) * weights)
-    return average
-
-
 AVERAGE = Exercise(
     number="10.4",
-    reference=elr.average_weights,
-    solution=average_weights,
+    package=elr.average_weights,
     cases=_average_cases,
     judge=finite_numbers,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "After the first step, what is the mean of all weights seen so far? And after the second? "
         "How large is the share of the old average in each?",
@@ -590,45 +489,37 @@ AVERAGE = Exercise(
         Misconception(
             "uses gamma from the first step on",
             "The average begins with random weights. How many steps does 0.997 need to forget?",
-            lambda average, weights, step, gamma: _mix(average, weights, gamma),
+            replace={" - 1 / (step + 1)": ""},
         ),
         Misconception(
             "is the plain mean for ever",
             "Late in training the first weights should no longer count. Where does gamma come in?",
-            lambda average, weights, step, gamma: _mix(average, weights, 1 - 1 / (step + 1)),
+            replace={"min(1 - 1 / (step + 1), gamma)": "1 - 1 / (step + 1)"},
         ),
         Misconception(
             "swaps the two shares",
             "gamma is near 1: whose share is it, the old average's or the new weights'?",
-            lambda average, weights, step, gamma: _mix(
-                weights, average, min(1 - 1 / (step + 1), gamma)
-            ),
+            returns="g * weights + (1 - g) * average",
         ),
         Misconception(
             "takes the larger share where the smaller is meant",
             "In the first step nothing of the old may stay. Is it max or min?",
-            lambda average, weights, step, gamma: _mix(
-                average, weights, max(1 - 1 / (step + 1), gamma)
-            ),
+            replace={"min": "max"},
         ),
         Misconception(
             "counts steps from 1",
             "The first step is step 0, and then nothing of the old average may stay.",
-            lambda average, weights, step, gamma: _mix(
-                average, weights, min(1 - 1 / (step + 2), gamma)
-            ),
+            replace={" + 1": " + 2"},
         ),
         Misconception(
             "overwrites the old average",
             "The caller still holds the old one. Make a new tensor.",
-            _average_in_place,
+            replace={"g * average": "average.mul_(g)"},
         ),
         Misconception(
             "adds without sharing",
             "Averages of equal weights should stay where they are. Do the two shares sum to 1?",
-            lambda average, weights, step, gamma: (
-                min(1 - 1 / (step + 1), gamma) * average + weights
-            ),
+            replace={" - g": ""},
         ),
     ),
 )

@@ -21,50 +21,6 @@ NEAR = 0.1  # of a probability: two ways to fit the same two curves differ by le
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def clean_probability(losses):
-    """Solution of 11.1."""
-    from sklearn.mixture import GaussianMixture
-
-    stretched = (losses - losses.min()) / (losses.max() - losses.min())
-    values = stretched.double().numpy()[:, None]
-    mixture = GaussianMixture(2, reg_covar=5e-4, random_state=0).fit(values)
-    low = mixture.means_[:, 0].argmin()
-    return torch.from_numpy(mixture.predict_proba(values)[:, low])
-
-
-def co_divide(clean_by_first, clean_by_second, threshold):
-    """Solution of 11.2."""
-    return clean_by_second > threshold, clean_by_first > threshold
-
-
-def co_refine(labels, clean_probability, probabilities, temperature):
-    """Solution of 11.3."""
-    y = torch.nn.functional.one_hot(labels, probabilities.shape[1])
-    w = clean_probability[:, None]
-    mixed = (w * y + (1 - w) * probabilities.detach()) ** (1 / temperature)
-    return mixed / mixed.sum(dim=1, keepdim=True)
-
-
-def co_guess(probabilities, temperature):
-    """Solution of 11.4."""
-    mean = probabilities.detach().mean(dim=0) ** (1 / temperature)
-    return mean / mean.sum(dim=1, keepdim=True)
-
-
-def semi_supervised_loss(logits, rows, num_labelled, lambda_u):
-    """Solution of 11.5."""
-    k = num_labelled
-    of_labelled = torch.nn.functional.cross_entropy(logits[:k], rows[:k])
-    error = logits[k:].softmax(dim=1) - rows[k:]
-    return of_labelled + lambda_u * (error**2).mean()
-
-
-def confidence_penalty(logits):
-    """Solution of 11.6."""
-    log_p = logits.log_softmax(dim=1)
-    return (log_p.exp() * log_p).sum(dim=1).mean()
-
-
 # 11.1 clean_probability -------------------------------------------------------------------------
 
 
@@ -177,13 +133,8 @@ def _largest_part(losses):
 
 SPLIT = Exercise(
     number="11.1",
-    reference=clean_probability,
-    solution=clean_probability,
     cases=_split_cases,
     judge=_near,
-    difficulty=3,
-    importance=5,
-    minutes=10,
     hints=(
         "Which of the two curves holds the right labels, and how do you find out which number "
         "scikit-learn gave it? And does it return densities or probabilities?",
@@ -251,7 +202,7 @@ SPLIT = Exercise(
         Misconception(
             "cuts at the mean loss",
             "Where the mean lies depends on how many labels are wrong, which nobody knows.",
-            lambda losses: (losses < losses.mean()).double(),
+            returns="(losses < losses.mean()).double()",
         ),
     ),
 )
@@ -311,21 +262,10 @@ def _both(function: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., 
     return divide
 
 
-def _by_share(clean_by_first, clean_by_second, threshold):
-    return clean_by_second > clean_by_second.quantile(
-        threshold
-    ), clean_by_first > clean_by_first.quantile(threshold)
-
-
 DIVISION = Exercise(
     number="11.2",
-    reference=co_divide,
-    solution=co_divide,
     cases=_division_cases,
     judge=_two_masks,
-    difficulty=1,
-    importance=5,
-    minutes=5,
     hints=(
         "What goes wrong if a network that believes a wrong label decides itself whether it may "
         "learn from it? Think of lesson 07.",
@@ -337,15 +277,12 @@ DIVISION = Exercise(
         Misconception(
             "gives each network its own division",
             "Who believes a wrong label would go on learning it. Whose judgement is independent?",
-            dividemix.own_divide,
+            returns="(clean_by_first > threshold, clean_by_second > threshold)",
         ),
         Misconception(
             "keeps the doubtful labels",
             "w is the probability to be right. Which side of the threshold is to be believed?",
-            lambda clean_by_first, clean_by_second, threshold: (
-                clean_by_second < threshold,
-                clean_by_first < threshold,
-            ),
+            returns="(clean_by_second < threshold, clean_by_first < threshold)",
         ),
         Misconception(
             "asks for both networks' consent",
@@ -365,7 +302,7 @@ DIVISION = Exercise(
         Misconception(
             "takes the threshold for a share",
             "Nobody knows how many labels are right. The threshold is a probability.",
-            _by_share,
+            returns="(clean_by_second > clean_by_second.quantile(threshold), clean_by_first > clean_by_first.quantile(threshold))",
         ),
     ),
 )
@@ -446,13 +383,9 @@ def _foreign_sums(rows: Tensor, exponent: float) -> Tensor:
 
 REFINE = Exercise(
     number="11.3",
-    reference=dividemix.co_refine,
-    solution=co_refine,
+    package=dividemix.co_refine,
     cases=_refine_cases,
     judge=finite_numbers,
-    difficulty=3,
-    importance=5,
-    minutes=10,
     hints=(
         "For w = 1, what should be left of p? And does p² make a row of probabilities more or less "
         "decided; which T gives the exponent 2?",
@@ -566,13 +499,9 @@ def _voted(p: Tensor, t: float) -> Tensor:
 
 GUESS = Exercise(
     number="11.4",
-    reference=dividemix.co_guess,
-    solution=co_guess,
+    package=dividemix.co_guess,
     cases=_guess_cases,
     judge=finite_numbers,
-    difficulty=2,
-    importance=5,
-    minutes=6,
     hints=(
         "Four opinions on one image: both networks, two views. What comes first, the mean or the "
         "sharpening?",
@@ -588,7 +517,7 @@ GUESS = Exercise(
         Misconception(
             "lets the gradient through",
             "If a guess can be moved, network and guess can meet anywhere. What must stand still?",
-            lambda probabilities, temperature: _power(probabilities.mean(dim=0), 1 / temperature),
+            returns="probabilities.mean(dim=0) ** (1 / temperature) / (probabilities.mean(dim=0) ** (1 / temperature)).sum(dim=1, keepdim=True)",
         ),
         Misconception(
             "sharpens each prediction before the mean",
@@ -691,21 +620,11 @@ def _of_classes(logits: Tensor, rows: Tensor) -> Tensor:
     return (logits.softmax(dim=1) - rows).square().sum(dim=1).mean()
 
 
-def _over_the_batch(logits, rows, num_labelled, lambda_u):
-    n, k = len(logits), num_labelled
-    of_labelled = F.cross_entropy(logits[:k], rows[:k]) * k / n
-    return of_labelled + lambda_u * _squared(logits[k:], rows[k:]) * (n - k) / n
-
-
 LOSS = Exercise(
     number="11.5",
-    reference=dividemix.semi_supervised_loss,
-    solution=semi_supervised_loss,
+    package=dividemix.semi_supervised_loss,
     cases=_loss_cases,
     judge=loss_and_slope,
-    difficulty=3,
-    importance=5,
-    minutes=10,
     hints=(
         "Which of the two losses has no upper limit, and for which images would you rather have "
         "one that has?",
@@ -756,15 +675,12 @@ LOSS = Exercise(
         Misconception(
             "divides both parts by the whole batch",
             "Each part is a mean over its own images; lambda_u alone says how they weigh.",
-            _over_the_batch,
+            returns="F.cross_entropy(logits[:k], rows[:k]) * k / len(logits) + lambda_u * F.mse_loss(logits[k:].softmax(dim=1), rows[k:]) * (len(logits) - k) / len(logits)",
         ),
         Misconception(
             "takes the first for unlabelled",
             "In which order do the images stand in the batch?",
-            lambda logits, rows, num_labelled, lambda_u: (
-                F.cross_entropy(logits[num_labelled:], rows[num_labelled:])
-                + lambda_u * _squared(logits[:num_labelled], rows[:num_labelled])
-            ),
+            returns="F.cross_entropy(logits[k:], rows[k:]) + lambda_u * F.mse_loss(logits[:k].softmax(dim=1), rows[:k])",
         ),
     ),
 )
@@ -795,30 +711,11 @@ def _penalty_cases() -> list[Case]:
     ]
 
 
-def _naive(logits):
-    p = logits.softmax(dim=1)
-    return (p * p.log()).sum(dim=1).mean()
-
-
-def _terms(logits: Tensor) -> Tensor:
-    log_p = logits.log_softmax(dim=1)
-    return log_p.exp() * log_p
-
-
-def _of_the_mean(logits):
-    mean = logits.softmax(dim=1).mean(dim=0)
-    return torch.special.xlogy(mean, mean).sum()
-
-
 PENALTY = Exercise(
     number="11.6",
-    reference=dividemix.confidence_penalty,
-    solution=confidence_penalty,
+    package=dividemix.confidence_penalty,
     cases=_penalty_cases,
     judge=loss_and_slope,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "The term is added to a loss and should grow when the network is sure. Is the entropy "
         "large or small then? And what is 0 · log 0 for a computer?",
@@ -836,27 +733,27 @@ PENALTY = Exercise(
             "takes the log of a softmax",
             "A sure network has probabilities that are 0 to the last digit. Which function gives "
             "log p directly?",
-            _naive,
+            returns="(logits.softmax(dim=1) * logits.softmax(dim=1).log()).sum(dim=1).mean()",
         ),
         Misconception(
             "sums over the examples",
             "It should weigh the same for batches of 32 and of 128.",
-            lambda logits: _terms(logits).sum(),
+            returns="(log_p.exp() * log_p).sum()",
         ),
         Misconception(
             "takes the mean over the classes",
             "An entropy is a sum over the classes; the mean is over the examples.",
-            lambda logits: _terms(logits).mean(),
+            returns="(log_p.exp() * log_p).mean()",
         ),
         Misconception(
             "is about the mean prediction",
             "That is the prior term: all classes should appear. Here each single answer counts.",
-            _of_the_mean,
+            returns="torch.special.xlogy(logits.softmax(dim=1).mean(dim=0), logits.softmax(dim=1).mean(dim=0)).sum()",
         ),
         Misconception(
             "looks at the largest probability alone",
             "The formula has a sum over all classes. What are the terms?",
-            lambda logits: _terms(logits).gather(1, logits.argmax(dim=1)[:, None]).mean(),
+            returns="(log_p.exp() * log_p).gather(1, logits.argmax(dim=1)[:, None]).mean()",
         ),
         Misconception(
             "cuts the gradient",

@@ -18,32 +18,6 @@ from ..checks.show import describe
 # The solutions as a student would write them: the package's own also check their arguments.
 
 
-def importance(parameter, gradient):
-    """Solution of 12.1."""
-    return (gradient * parameter).abs()
-
-
-def critical_mask(importances, share):
-    """Solution of 12.2."""
-    together = torch.cat([values.flatten() for values in importances])
-    count = int(share * len(together))
-    threshold = together.topk(count).values[-1]
-    return [values >= threshold for values in importances]
-
-
-def paper_direction(parameter, gradient, critical, noise_rate, decay):
-    """Solution of 12.3."""
-    learning = (1 - noise_rate) * gradient * critical
-    return learning + decay * parameter.sign()
-
-
-def code_direction(parameter, gradient, critical, noise_rate, decay):
-    """Solution of 12.4."""
-    if parameter.dim() in (2, 4):
-        gradient = (1 - noise_rate) * gradient * critical
-    return gradient + decay * parameter
-
-
 # Judges -----------------------------------------------------------------------------------------
 
 
@@ -106,13 +80,9 @@ def _importance_cases() -> list[Case]:
 
 IMPORTANCE = Exercise(
     number="12.1",
-    reference=cdr.importance,
-    solution=importance,
+    package=cdr.importance,
     cases=_importance_cases,
     judge=numbers,
-    difficulty=1,
-    importance=4,
-    minutes=5,
     hints=(
         "If you scaled this one entry up by one per cent, how much would the loss change, whether "
         "up or down?",
@@ -124,37 +94,37 @@ IMPORTANCE = Exercise(
         Misconception(
             "forgets the absolute value",
             "An entry that would lower the loss matters as much as one that would raise it.",
-            lambda parameter, gradient: gradient * parameter,
+            returns="gradient * parameter",
         ),
         Misconception(
             "takes the gradient alone",
             "A strong pull at a weight of 0: what does the network lose if you remove that weight?",
-            lambda parameter, gradient: gradient.abs(),
+            returns="gradient.abs()",
         ),
         Misconception(
             "takes the weight alone",
             "That is pruning by magnitude. Nothing in it knows what the batch asks for.",
-            lambda parameter, gradient: parameter.abs(),
+            returns="parameter.abs()",
         ),
         Misconception(
             "sums to one number",
             "⟨∇L, W⟩ is the slope of the whole. Which summand belongs to which entry?",
-            lambda parameter, gradient: (parameter * gradient).sum().abs(),
+            returns="(parameter * gradient).sum().abs()",
         ),
         Misconception(
             "takes the relative pull",
             "Is it gradient per weight or gradient times weight?",
-            lambda parameter, gradient: (gradient / parameter).abs(),
+            returns="(gradient / parameter).abs()",
         ),
         Misconception(
             "adds where it should multiply",
             "Both must be large: a 0 in either makes the entry unimportant.",
-            lambda parameter, gradient: parameter.abs() + gradient.abs(),
+            returns="parameter.abs() + gradient.abs()",
         ),
         Misconception(
             "squares the product",
             "The ranking would be the same, but g is defined without the square.",
-            lambda parameter, gradient: (parameter * gradient) ** 2,
+            returns="(parameter * gradient) ** 2",
         ),
     ),
 )
@@ -210,13 +180,9 @@ def _size(importances: Sequence[Tensor]) -> int:
 
 MASK = Exercise(
     number="12.2",
-    reference=cdr.critical_mask,
-    solution=critical_mask,
+    package=cdr.critical_mask,
     cases=_mask_cases,
     judge=_masks,
-    difficulty=3,
-    importance=5,
-    minutes=10,
     hints=(
         "The last layer may hold nearly all that matters. How do you compare entries of different "
         "layers, and what do you give back for each layer?",
@@ -257,9 +223,7 @@ MASK = Exercise(
         Misconception(
             "compares with a share of the largest value",
             "Half of the entries is not the same as half of the maximum. Count, do not measure.",
-            lambda importances, share: [
-                values > (1 - share) * max(v.max() for v in importances) for values in importances
-            ],
+            returns="[values > (1 - share) * max((v.max() for v in importances)) for values in importances]",
         ),
         Misconception(
             "returns one long mask",
@@ -342,13 +306,9 @@ def _paper(parameter, gradient, critical, noise_rate, decay, *, factor=None, fad
 
 PAPER = Exercise(
     number="12.3",
-    reference=cdr.paper_direction,
-    solution=paper_direction,
+    package=cdr.paper_direction,
     cases=_rule_cases,
     judge=numbers,
-    difficulty=2,
-    importance=5,
-    minutes=8,
     hints=(
         "Two things happen to a critical entry, and one to every other. Which of the two do they "
         "share?",
@@ -412,9 +372,7 @@ PAPER = Exercise(
         Misconception(
             "scales the decay by 1 - tau, too",
             "Which of the two terms stands inside the factor?",
-            lambda parameter, gradient, critical, noise_rate, decay: (
-                (1 - noise_rate) * (gradient * critical + decay * parameter.sign())
-            ),
+            returns="(1 - noise_rate) * (gradient * critical + decay * parameter.sign())",
         ),
         Misconception(
             "lets the others learn and the critical ones fade",
@@ -426,10 +384,7 @@ PAPER = Exercise(
         Misconception(
             "slows the others down instead of stopping them",
             "How much of its gradient does an entry get that is not critical?",
-            lambda parameter, gradient, critical, noise_rate, decay: (
-                torch.where(critical, 1 - noise_rate, noise_rate) * gradient
-                + decay * parameter.sign()
-            ),
+            returns="torch.where(critical, 1 - noise_rate, noise_rate) * gradient + decay * parameter.sign()",
         ),
     ),
 )
@@ -460,13 +415,9 @@ def _code(parameter, gradient, critical, noise_rate, decay, *, weight=None, bias
 
 CODE = Exercise(
     number="12.4",
-    reference=cdr.code_direction,
-    solution=code_direction,
+    package=cdr.code_direction,
     cases=_code_cases,
     judge=numbers,
-    difficulty=2,
-    importance=4,
-    minutes=8,
     hints=(
         "The code looks at the number of dimensions of a parameter. Which parameters have one, "
         "which two, which four?",

@@ -15,20 +15,11 @@ from ..checks.engine import SEED
 from ..checks.exercise import NOTHING, Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import value_and_slope
 from ..checks.judges import as_tensor, named_numbers, number
+from ..sources import solution
 
 # 13.1 best_and_last -----------------------------------------------------------------------------
 
-
-def best_and_last(curve):
-    """Solution of 13.1."""
-    best = max(curve)
-    ten = curve[-10:]
-    return {
-        "best": best,
-        "epoch": curve.index(best) + 1,
-        "last": curve[-1],
-        "mean_of_last_ten": sum(ten) / len(ten),
-    }
+best_and_last = solution("13.1")
 
 
 def _curve_cases() -> list[Case]:
@@ -68,12 +59,8 @@ def _curve_with(**changes: Callable[[list[float]], float]) -> Callable[..., dict
 
 CURVE = Exercise(
     number="13.1",
-    reference=best_and_last,
     cases=_curve_cases,
     judge=named_numbers,
-    difficulty=1,
-    importance=5,
-    minutes=6,
     hints=(
         "Which of the four numbers could a user know who has no test labels? What does [-10:] give "
         "for a list of three?",
@@ -143,12 +130,6 @@ CURVE = Exercise(
 # 13.2 chosen_accuracy ---------------------------------------------------------------------------
 
 
-def chosen_accuracy(noisy_validation, test):
-    """Solution of 13.2."""
-    chosen = max(range(len(test)), key=lambda epoch: noisy_validation[epoch])
-    return test[chosen]
-
-
 def _choice_cases() -> list[Case]:
     def case(name: str, noisy_validation: list[float], test: list[float]) -> Case:
         return Case(name, {"noisy_validation": noisy_validation, "test": test})
@@ -172,12 +153,8 @@ def _choice_cases() -> list[Case]:
 
 CHOICE = Exercise(
     number="13.2",
-    reference=chosen_accuracy,
     cases=_choice_cases,
     judge=number,
-    difficulty=2,
-    importance=5,
-    minutes=6,
     hints=(
         "Who may choose the epoch: the one who has the test labels, or the one who has not? And "
         "which number is reported then?",
@@ -189,44 +166,38 @@ CHOICE = Exercise(
         Misconception(
             "chooses with the test labels",
             "That is the best epoch, an oracle's. Which of the two curves may be looked at?",
-            lambda noisy_validation, test: max(test),
+            returns="max(test)",
         ),
         Misconception(
             "reports the validation accuracy",
             "Its labels are noisy: even a perfect network is 'wrong' there. What do we want to "
             "know?",
-            lambda noisy_validation, test: max(noisy_validation),
+            returns="max(noisy_validation)",
         ),
         Misconception(
             "reports the last epoch",
             "The validation curve was there to choose with. Where is it highest?",
-            lambda noisy_validation, test: test[-1],
+            returns="test[-1]",
         ),
         Misconception(
             "takes the last of several equally good epochs",
             "Who watches a run meets the first one first.",
-            lambda noisy_validation, test: test[
-                len(test) - 1 - noisy_validation[::-1].index(max(noisy_validation))
-            ],
+            returns="test[len(test) - 1 - noisy_validation[::-1].index(max(noisy_validation))]",
         ),
         Misconception(
             "takes the epoch after the chosen one",
             "Epochs count from 1, places in a list from 0. Which do you index with?",
-            lambda noisy_validation, test: test[
-                min(noisy_validation.index(max(noisy_validation)) + 1, len(test) - 1)
-            ],
+            returns="test[min(noisy_validation.index(max(noisy_validation)) + 1, len(test) - 1)]",
         ),
         Misconception(
             "chooses the lowest validation accuracy",
             "A loss should be low, an accuracy high.",
-            lambda noisy_validation, test: test[noisy_validation.index(min(noisy_validation))],
+            returns="test[noisy_validation.index(min(noisy_validation))]",
         ),
         Misconception(
             "chooses where the two curves are nearest",
             "Validation labels are noisy, so the curves must differ, most of all in good epochs.",
-            lambda noisy_validation, test: min(
-                zip(noisy_validation, test, strict=True), key=lambda pair: abs(pair[0] - pair[1])
-            )[1],
+            returns="min(zip(noisy_validation, test, strict=True), key=lambda pair: abs(pair[0] - pair[1]))[1]",
         ),
     ),
 )
@@ -237,12 +208,6 @@ CLASSES = 10
 EPOCHS = 20
 SEEDS = (0, 1)  # of the two small trainings that a loss has to pass
 MARGIN = 0.08  # test accuracy above cross entropy: the robust losses reach it, label smoothing not
-
-
-def my_loss(logits, labels, epoch):
-    """One of many answers to 13.3: lesson 06's GCE, which lets an unlikely label count less."""
-    p = logits.softmax(dim=1)[torch.arange(len(labels)), labels]
-    return ((1 - (p + 1e-6) ** 0.7) / 0.7).mean()
 
 
 @cache
@@ -400,19 +365,10 @@ def _loss_cases() -> list[Case]:
     ]
 
 
-def _of_log(logits: Tensor, labels: Tensor, epoch: int) -> Tensor:
-    p = logits.softmax(dim=1).gather(1, labels[:, None])
-    return -(p.log() * (p.detach() > 0.3)).mean()
-
-
 LOSS = Exercise(
     number="13.3",
-    reference=my_loss,
     cases=_loss_cases,
     judge=_beats_cross_entropy,
-    difficulty=3,
-    importance=5,
-    minutes=15,
     hints=(
         "Cross entropy pulls hardest where a label looks unlikely. Which labels look unlikely "
         "after a few epochs? What if those pulled less?",
@@ -427,45 +383,45 @@ LOSS = Exercise(
             "is cross entropy again",
             "It learns the wrong labels as well as the right ones. Which examples should count "
             "less, and from when on?",
-            _cross_entropy,
+            returns="torch.nn.functional.cross_entropy(logits, labels)",
         ),
         Misconception(
             "smooths the labels",
             "That makes the network less sure of all labels, wrong and right alike. What tells "
             "them apart?",
-            lambda logits, labels, epoch: F.cross_entropy(logits, labels, label_smoothing=0.1),
+            returns="torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)",
         ),
         Misconception(
             "returns a loss an example",
             "A step needs one number. How do the losses of a batch become one?",
-            lambda logits, labels, epoch: F.cross_entropy(logits, labels, reduction="none"),
+            returns='torch.nn.functional.cross_entropy(logits, labels, reduction="none")',
         ),
         Misconception(
             "sums over the batch",
             "With batches of 500 the steps would be ten times as long as with 50.",
-            lambda logits, labels, epoch: F.cross_entropy(logits, labels, reduction="sum"),
+            returns='torch.nn.functional.cross_entropy(logits, labels, reduction="sum")',
         ),
         Misconception(
             "has its sign turned round",
             "SGD goes downhill. Is a likely label low or high in your loss?",
-            lambda logits, labels, epoch: logits.softmax(dim=1).gather(1, labels[:, None]).mean(),
+            returns="logits.softmax(dim=1).gather(1, labels[:, None]).mean()",
         ),
         Misconception(
             "cuts the gradient off",
             "A detached tensor, an argmax or an accuracy has no slope. What still depends on the "
             "logits?",
-            lambda logits, labels, epoch: F.cross_entropy(logits.detach(), labels),
+            returns="torch.nn.functional.cross_entropy(logits.detach(), labels)",
         ),
         Misconception(
             "believes only itself",
             "In the first epoch the network knows nothing. From whom does it learn then?",
-            lambda logits, labels, epoch: F.cross_entropy(logits, logits.argmax(dim=1)),
+            returns="torch.nn.functional.cross_entropy(logits, logits.argmax(dim=1))",
         ),
         Misconception(
             "takes the log of 0",
             "A sure network gives a wrong label the probability 0 exactly. Use log_softmax, or add "
             "a little.",
-            _of_log,
+            returns="-(logits.softmax(dim=1).gather(1, labels[:, None]).log() * (logits.softmax(dim=1).gather(1, labels[:, None]).detach() > 0.3)).mean()",
         ),
     ),
 )
