@@ -29,9 +29,8 @@ from torch.nn import functional as F
 
 from nlcourse import datasets, losses, noise
 from nlcourse.experiments import results
-from nlcourse.methods import CrossEntropy
+from nlcourse.methods import CrossEntropy, ForwardCorrection, RobustLoss, TruncatedGCE
 from nlcourse.methods.mixup import Mixup
-from nlcourse.methods.robust import ForwardCorrection, RobustLoss, TruncatedGCE
 from nlcourse.training import Options, fit
 from nlcourse.training.early_stopping import EarlyStopping
 

@@ -152,10 +152,10 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path):
     run = functools.partial(fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2), epochs=4, seed=3, progress=False, device="cpu")  # fmt: skip
     whole, stop, path = run(AttentiveFeatureMixup()), threading.Event(), tmp_path / "run.pt"
     run(
-        AttentiveFeatureMixup(), checkpoint=path, stop=stop,
+        AttentiveFeatureMixup(), options=Options(checkpoint=path, stop=stop),
         on_epoch=lambda history: stop.set() if len(history) == 2 else None,
     )  # fmt: skip
-    second = run(AttentiveFeatureMixup(), checkpoint=path)
+    second = run(AttentiveFeatureMixup(), options=Options(checkpoint=path))
     for column in ("train_loss", "test_accuracy"):
         assert second[column] == whole[column]
 
@@ -163,6 +163,6 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path):
 def test_it_learns_with_batch_norm_and_augmentation(noisy):
     from nlcourse.datasets.augment import Augment
 
-    history = fit(AttentiveFeatureMixup(), noisy, network="small-cnn", epochs=8, progress=False, options=Options(augment=Augment(crop=1), device="cpu"))  # fmt: skip
+    history = fit(AttentiveFeatureMixup(), noisy, network="small-cnn", epochs=8, progress=False, device="cpu", options=Options(augment=Augment(crop=1)))  # fmt: skip
     assert history.last["train_loss"] < history.rows[0]["train_loss"]
     assert history.best() > 0.4

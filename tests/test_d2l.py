@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from nlcourse import datasets, noise
 from nlcourse.base import Batch
 from nlcourse.methods.d2l import D2L, intrinsic_dimension, is_turning_point, label_weight
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 from nlcourse.training.networks import mlp
 
 
@@ -174,8 +174,9 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(tmp_path):
     whole = run(first)
     assert first.turned  # else the test would show little
     stop, path = threading.Event(), tmp_path / "run.pt"
-    run(make(), stop=stop, checkpoint=path, on_epoch=lambda h: stop.set() if len(h) == 8 else None)
-    resumed = run(method, checkpoint=path)
+    until = Options(checkpoint=path, stop=stop)
+    run(make(), options=until, on_epoch=lambda h: stop.set() if len(h) == 8 else None)
+    resumed = run(method, options=Options(checkpoint=path))
     assert resumed["train_loss"] == whole["train_loss"]
     assert method.alpha == first.alpha
     assert method.turned_at == first.turned_at

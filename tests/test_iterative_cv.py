@@ -17,13 +17,13 @@ from nlcourse.base import Batch
 from nlcourse.experiments import recipes
 from nlcourse.methods.iterative_cv import (
     IterativeCV,
-    _mean_of,
-    _smallest,
     foreseen,
+    mean_of,
     noise_rate_from_agreement,
     noise_rate_of_selected,
+    smallest,
 )
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 from nlcourse.training.batches import Images
 from nlcourse.training.networks import mlp
 
@@ -98,18 +98,18 @@ def test_smallest_is_a_mask_over_the_usable(seed, size, count):
     generator = torch.Generator().manual_seed(seed)
     losses, usable = torch.rand(2, size, generator=generator)
     usable = usable < 0.5
-    mask = _smallest(losses, usable, torch.tensor(float(count)))
+    mask = smallest(losses, usable, torch.tensor(float(count)))
     order = sorted((i for i in range(size) if usable[i]), key=lambda i: losses[i])
     assert mask.nonzero().flatten().tolist() == sorted(order[:count])
 
 
 def test_the_mean_of_nothing_is_0_and_has_no_gradient():
     losses = torch.tensor([1.0, 5.0], requires_grad=True)
-    value = _mean_of(losses, torch.tensor([False, False]))
+    value = mean_of(losses, torch.tensor([False, False]))
     value.backward()
     assert value.item() == 0
     assert losses.grad.tolist() == [0, 0]
-    assert _mean_of(losses, torch.tensor([True, True])).item() == 3
+    assert mean_of(losses, torch.tensor([True, True])).item() == 3
 
 
 # --- the rounds ---
@@ -162,9 +162,10 @@ def test_a_round_splits_the_candidates_in_two_and_judges_each_by_the_other(noisy
     trained = []
 
     class Spied(IterativeCV):
-        def _halves_loss(self, pair, batch):
-            trained.append([(self.chosen | seen)[batch.index].clone() for seen in self.seen])
-            return super()._halves_loss(pair, batch)
+        def pair_loss(self, pair, usable, share, batch):
+            assert share is None
+            trained.append(usable[:, batch.index].clone())
+            return super().pair_loss(pair, usable, share, batch)
 
     method = Spied(2, 2)
     run(method, noisy, 2)
@@ -172,7 +173,7 @@ def test_a_round_splits_the_candidates_in_two_and_judges_each_by_the_other(noisy
     assert not bool((one & two).any())
     assert bool((one | two).all())
     assert abs(int(one.sum()) - int(two.sum())) <= 1
-    assert all(not bool((a & b).any()) for a, b in trained)  # nothing was selected yet
+    assert all(bool((a ^ b).all()) for a, b in trained)  # nothing was selected yet
     # What is selected was foreseen by the network of the other half.
     images = Images(noisy.images, noisy.mean, noisy.std).get(slice(None))
     method.eval()
@@ -233,7 +234,7 @@ def test_each_network_learns_from_what_the_other_finds_easy(noisy):
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(20, 6, generator=generator)
     batch = Batch(images, torch.randint(3, (20,), generator=generator), torch.arange(20))
-    method._crossed_loss(method.pair, batch, method.chosen, 0.6).backward()
+    method.pair_loss(method.pair, method.chosen.expand(2, -1), 0.6, batch).backward()
     kept = []
     for network in method.pair:
         losses = F.cross_entropy(network(images), batch.labels, reduction="none")
@@ -254,17 +255,17 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path, cut
     whole = run(whole_method, noisy, 6)
     stop, path = threading.Event(), tmp_path / "run.pt"
     run(
-        make(), noisy, 6, checkpoint=path, stop=stop,
+        make(), noisy, 6, options=Options(checkpoint=path, stop=stop),
         on_epoch=lambda history: stop.set() if len(history) == cut else None,
     )  # fmt: skip
-    second = run(method, noisy, 6, checkpoint=path)
+    second = run(method, noisy, 6, options=Options(checkpoint=path))
     for column in ("train_loss", "test_accuracy"):
         assert second[column] == whole[column]
     # nan is no number that equals itself: compare as text.
     assert str(second["label_precision"]) == str(whole["label_precision"])
     # A finished run that is loaded again predicts with the networks of its last part.
     again = make()
-    run(again, noisy, 6, checkpoint=path)
+    run(again, noisy, 6, options=Options(checkpoint=path))
     images = torch.randn(4, 1, 8, 8)
     assert torch.equal(again(images), whole_method.eval()(images))
     assert torch.equal(again(images), again.eval()(images))

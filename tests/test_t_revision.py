@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from nlcourse import datasets, losses, noise
 from nlcourse.base import Batch
 from nlcourse.methods.t_revision import TRevision, forward_loss, revised_matrix, reweighted_loss
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 from nlcourse.training.networks import mlp
 
 
@@ -171,8 +171,9 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(tmp_path):
 
     method, whole = make(), run(make())
     stop, path = threading.Event(), tmp_path / "run.pt"
-    run(make(), stop=stop, checkpoint=path, on_epoch=lambda h: stop.set() if len(h) == 3 else None)
-    resumed = run(method, checkpoint=path)
+    until = Options(checkpoint=path, stop=stop)
+    run(make(), options=until, on_epoch=lambda h: stop.set() if len(h) == 3 else None)
+    resumed = run(method, options=Options(checkpoint=path))
     assert resumed["train_loss"] == whole["train_loss"]
     assert method.slack.abs().max() > 0
 

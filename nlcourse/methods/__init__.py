@@ -1,24 +1,28 @@
 """The methods of the course, one file each."""
 
-from ..base import Method
-from .afm import AttentiveFeatureMixup
-from .aum import AUM
-from .cdr import CDR
-from .co_teaching import CoTeaching
-from .co_teaching_plus import CoTeachingPlus
-from .cross_entropy import CrossEntropy
-from .curriculum import CurriculumNet
-from .d2l import D2L
-from .dividemix import DivideMix
-from .elr import ELR, ELRPlus
-from .fixmatch import FixMatch
-from .iterative_cv import IterativeCV
-from .joint import FromSoftLabels, JointOptimization
-from .mentornet import MentorNet
-from .mixup import Mixup
-from .robust import ForwardCorrection, RobustLoss, TruncatedGCE
-from .self_learning import SelfLearning
-from .t_revision import TRevision
+from ..base import Method as Method
+from .afm import AttentiveFeatureMixup as AttentiveFeatureMixup
+from .aum import AUM as AUM
+from .cdr import CDR as CDR
+from .co_teaching import CoTeaching as CoTeaching
+from .co_teaching_plus import CoTeachingPlus as CoTeachingPlus
+from .cross_entropy import CrossEntropy as CrossEntropy
+from .curriculum import CurriculumNet as CurriculumNet
+from .d2l import D2L as D2L
+from .dividemix import DivideMix as DivideMix
+from .elr import ELR as ELR
+from .elr import ELRPlus as ELRPlus
+from .fixmatch import FixMatch as FixMatch
+from .forward_correction import ForwardCorrection as ForwardCorrection
+from .iterative_cv import IterativeCV as IterativeCV
+from .joint import JointOptimization as JointOptimization
+from .mentornet import MentorNet as MentorNet
+from .mixup import Mixup as Mixup
+from .robust import RobustLoss as RobustLoss
+from .robust import TruncatedGCE as TruncatedGCE
+from .self_learning import SelfLearning as SelfLearning
+from .soft_labels import FromSoftLabels as FromSoftLabels
+from .t_revision import TRevision as TRevision
 
 METHODS: dict[str, type[Method]] = {
     "cross-entropy": CrossEntropy,
@@ -43,30 +47,3 @@ METHODS: dict[str, type[Method]] = {
     "iterative-cv": IterativeCV,
     "attentive-feature-mixup": AttentiveFeatureMixup,
 }
-
-__all__ = [
-    "AUM",
-    "CDR",
-    "D2L",
-    "ELR",
-    "METHODS",
-    "AttentiveFeatureMixup",
-    "CoTeaching",
-    "CoTeachingPlus",
-    "CrossEntropy",
-    "CurriculumNet",
-    "DivideMix",
-    "ELRPlus",
-    "FixMatch",
-    "ForwardCorrection",
-    "FromSoftLabels",
-    "IterativeCV",
-    "JointOptimization",
-    "MentorNet",
-    "Method",
-    "Mixup",
-    "RobustLoss",
-    "SelfLearning",
-    "TRevision",
-    "TruncatedGCE",
-]

@@ -3,41 +3,29 @@
 Peng, Wang, Zeng, Li, Yang and Qiao 2020, "Suppressing Mislabeled Data via Grouping and
 Self-Attention" (ECCV 2020); their code: kaiwang960112/AFM. Lesson 13 says where it stands.
 
-mixup draws the share of the first image. Here two small layers look at the features of both and
+mixup draws the share of the first image. Here two small layers look at the features f of both and
 name it, so that a mislabelled example can be given little weight. Features are what goes into the
 last linear layer of the network, which classifies mixed and unmixed features alike.
 
-Where we follow which:
-
-* groups of two, the halves of a shuffled batch, as in the code; an odd example is left unmixed;
-* the share is also that of the labels. In the code both labels of a pair count the same, so the
-  share does not enter the loss: ``mix_labels=False``;
-* mixed and plain loss weigh 0.75 and 0.25, which is the code's 1.5 and 0.5 divided by their sum
-  (its options have the two names the wrong way round);
-* their network is pre-trained on ImageNet. Ours begins from nothing.
+Where paper and code differ: docs/deviations.md.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..base import Batch, Method
+from ..base import Batch, MakeNetwork, Method, expect
 from .features import features, last_linear
 
 HIDDEN = 0.75  # width of the attention as a share of the features' (1536 of 2048 in the code)
 
 
 class PairAttention(nn.Module):
-    """From the features of two examples to the share of the first: the group-to-attend module.
+    """Group-to-attend module, from two features to the share w of the first.
 
-    ``w = sigmoid(v . (relu(A f_1) + relu(B f_2)))``.
-
-    Args:
-        width: size of a feature vector.
+    ``w = sigmoid(v . (relu(A f_1) + relu(B f_2)))``; `width` is the size of a feature vector.
     """
 
     def __init__(self, width: int) -> None:
@@ -50,49 +38,35 @@ class PairAttention(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Return shares ``(k, 1)`` in (0, 1) for features ``(k, width)`` twice."""
-        return self.score(self.first(first).relu() + self.second(second).relu()).sigmoid()
+        hidden = self.first(first).relu() + self.second(second).relu()
+        return torch.sigmoid(self.score(hidden))
 
 
-def mixed_loss(
-    logits: Tensor, labels_first: Tensor, labels_second: Tensor, share: Tensor
-) -> Tensor:
+def mixed_loss(logits: Tensor, labels_1: Tensor, labels_2: Tensor, share: Tensor) -> Tensor:
     """Return the mean of ``w CE(z, y_1) + (1 - w) CE(z, y_2)`` over pairs; 0 without pairs.
 
-    Args:
-        logits: float ``(k, C)``, of the mixed features.
-        labels_first: int64 ``(k,)``.
-        labels_second: int64 ``(k,)``.
-        share: float ``(k,)``, weight of the first label. Gradient flows through it, too.
+    Logits are ``(k, C)``, labels int64 ``(k,)``, the share w ``(k,)``: gradient flows through it.
     """
-    first = F.cross_entropy(logits, labels_first, reduction="none")
-    second = F.cross_entropy(logits, labels_second, reduction="none")
+    first = F.cross_entropy(logits, labels_1, reduction="none")
+    second = F.cross_entropy(logits, labels_2, reduction="none")
     return (share * first + (1 - share) * second).sum() / max(len(share), 1)
 
 
 class AttentiveFeatureMixup(Method):
-    """Attentive feature mixup with groups of two.
+    """Attentive feature mixup with groups of two, the halves of a shuffled batch.
 
     Args:
         lambda_: weight of the mixed loss in [0, 1]; the plain one weighs the rest.
         mix_labels: False compares a mixture with both labels alike, as the code does.
-
-    Raises:
-        ValueError: `lambda_` outside [0, 1], or a network without a linear layer.
     """
 
     def __init__(self, lambda_: float = 0.75, *, mix_labels: bool = True) -> None:
         """Check the settings; the attention comes with :meth:`build`."""
         super().__init__()
-        if not 0 <= lambda_ <= 1:
-            raise ValueError(
-                f"Expected `lambda_` in [0, 1], got {lambda_}: it is the weight of the mixed loss"
-            )
-        self.lambda_ = lambda_
-        self.mix_labels = mix_labels
+        expect(0 <= lambda_ <= 1, "`lambda_` in [0, 1]", lambda_, "the weight of the mixed loss")
+        self.lambda_, self.mix_labels = lambda_, mix_labels
 
-    def build(
-        self, make_network: Callable[[], nn.Module], num_examples: int, num_classes: int
-    ) -> None:
+    def build(self, make_network: MakeNetwork, num_examples: int, num_classes: int) -> None:
         """Make the network and an attention as wide as its features."""
         super().build(make_network, num_examples, num_classes)
         self.attention = PairAttention(last_linear(self.network)[1].in_features)
@@ -100,17 +74,13 @@ class AttentiveFeatureMixup(Method):
     def loss(self, batch: Batch) -> Tensor:
         """Return ``lambda L_mixed + (1 - lambda) L_plain``; predictions never see a mixture."""
         classify = last_linear(self.network)[1]
-        seen = features(self.network, batch.images)
-        plain = F.cross_entropy(classify(seen), batch.labels)
-        half = len(seen) // 2
-        first, second = seen[:half], seen[half : 2 * half]
-        share = self.attention(first, second)
-        mixed = share * first + (1 - share) * second
-        weight = share.flatten() if self.mix_labels else torch.full_like(share[:, 0], 0.5)
-        mixture = mixed_loss(
-            classify(mixed),
-            batch.labels[:half],
-            batch.labels[half : 2 * half],
-            weight,
-        )
-        return self.lambda_ * mixture + (1 - self.lambda_) * plain
+        f = features(self.network, batch.images)
+        l_plain = F.cross_entropy(classify(f), batch.labels)
+        half = len(f) // 2  # an odd example is left unmixed
+        first, second = slice(half), slice(half, 2 * half)
+        f_1, f_2 = f[first], f[second]
+        w = self.attention(f_1, f_2)
+        mixed = w * f_1 + (1 - w) * f_2
+        share = w.flatten() if self.mix_labels else torch.full_like(w[:, 0], 0.5)
+        l_mixed = mixed_loss(classify(mixed), batch.labels[first], batch.labels[second], share)
+        return self.lambda_ * l_mixed + (1 - self.lambda_) * l_plain

@@ -81,3 +81,30 @@ def matrix_error(estimate: Tensor, true: Tensor) -> Tensor:
 def noise_rate(matrix: Tensor) -> float:
     """Share of wrong labels, the mean of ``1 - T[i, i]``, when all classes are equally common."""
     return (1 - check_transition(matrix).diagonal()).mean().item()
+
+
+def noise_rate_from_agreement(agreement: float, num_classes: int) -> float:
+    """Return the symmetric noise rate e at which labels of unseen images are foreseen so often.
+
+    A network that has fitted its noisy labels predicts a fresh image with e wrong, too. It agrees
+    with the image's label when both are right or both wrong in the same way: ``agreement = (1 -
+    e)^2 + e^2 / (C - 1)`` (Chen et al. 2019, arXiv 1905.05040, equation 3). The smaller solution,
+    in [0, (C - 1) / C]; the largest possible where labels are foreseen no better than by chance.
+
+    >>> round(noise_rate_from_agreement(0.6**2 + 0.4**2 / 9, 10), 6)
+    0.4
+    """
+    expect(0 <= agreement <= 1, "`agreement` in [0, 1]", agreement, "it is a share")
+    expect(num_classes >= 2, "`num_classes` of at least 2", num_classes)
+    a = num_classes / (num_classes - 1)
+    return (1 - math.sqrt(max(0.0, 1 - a * (1 - agreement)))) / a
+
+
+def noise_rate_of_selected(noise_rate: float, num_classes: int) -> float:
+    """Return the share of wrong labels left among the selected: foreseen, but only by chance.
+
+    >>> round(noise_rate_of_selected(0.4, 10), 4)
+    0.0471
+    """
+    wrong = noise_rate**2 / (num_classes - 1)
+    return wrong / (wrong + (1 - noise_rate) ** 2)

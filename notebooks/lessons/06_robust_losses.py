@@ -501,7 +501,7 @@ forward_corrected_cross_entropy = check(forward_corrected_cross_entropy)
 # **estimates** from its own predictions after five epochs.
 
 # %%
-from nlcourse.methods.robust import ForwardCorrection
+from nlcourse.methods import ForwardCorrection
 
 skewed = noise.inject(data, "asymmetric", rate=0.4, seed=0)
 true_matrix = noise.asymmetric_matrix("digits", 0.4)
@@ -897,7 +897,7 @@ for column, kind in enumerate(("sym 40", "asym 40")):
 # * **Forward**: one published estimator overwrites its own predictions while
 #   it reads them.
 #
-# The file `nlcourse/losses.py` says for each which one we follow.
+# The page `docs/deviations.md` says for each which one we follow.
 
 # %% [markdown]
 # ## Think about it

@@ -9,13 +9,8 @@ well on **clean** validation labels. It is a search around a method, not a metho
 in ``METHODS``. The curve it finds goes into ``CoTeaching(forget_rate=...)``.
 
 What is drawn: 12 numbers in (0, 1), each from a Beta distribution of its own, uniform at first.
-After each round of draws the Beta parameters make a step along the natural gradient of the expected
-score, as in the paper. Where we differ from the code:
-
-* the Fisher information of a Beta distribution is known in closed form; the code estimates it;
-* scores count as their distance from the round's mean, in standard deviations, so that the size of
-  a step does not depend on the units; the code takes the best draw of a round alone;
-* their "validation" set is half of the **test** set. Hold out training images instead.
+After each round of draws the Beta parameters a and b make a step along the natural gradient of the
+expected score. Where paper and code differ: docs/deviations.md.
 """
 
 from __future__ import annotations
@@ -27,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+from ...base import expect
 
 NUMBERS = 12  # that make a curve
 MOST_DROPPED = 0.99
@@ -41,100 +38,72 @@ def drop_share(numbers: Tensor, epoch: int, epochs: int) -> float:
 
     With t = epoch and T = epochs the rising curves are ``1 - exp(-a t^b)``, ``1 - (1 + a t)^-b``
     and ``1 - log(1 + a) / log(1 + a + b t)``; what is taken away again towards the end are parts of
-    ``(t / T)^a`` and ``log(1 + t^a) / log(1 + T^a)``.
+    ``(t / T)^a`` and ``log(1 + t^a) / log(1 + T^a)``. In [0, 0.99], and 0 in the first epoch.
 
     Args:
         numbers: float ``(12,)``, each in (0, 1).
         epoch: 0, 1, 2, ...; from `epochs` on the curve stays.
         epochs: T, of the whole training.
-
-    Returns:
-        A share in [0, 0.99]; 0 in the first epoch.
-
-    Raises:
-        ValueError: other than 12 numbers in (0, 1), or an epoch that is none.
     """
-    if numbers.shape != (NUMBERS,) or not bool(((numbers > 0) & (numbers < 1)).all()):
-        raise ValueError(f"Expected {NUMBERS} `numbers` in (0, 1), got {numbers}")
-    if epoch < 0 or epochs < 1:
-        raise ValueError(f"Expected `epoch` from 0 and `epochs` from 1, got {epoch} and {epochs}")
+    known = numbers.shape == (NUMBERS,) and bool(((numbers > 0) & (numbers < 1)).all())
+    expect(known, f"{NUMBERS} `numbers` in (0, 1)", numbers)
+    expect(epoch >= 0 and epochs >= 1, "`epoch` from 0 and `epochs` from 1", f"{epoch}, {epochs}")
     # The order of the code's parameters.
-    (
-        mix,
-        e_power,
-        e_rate,
-        p_power,
-        p_rate,
-        late,
-        late_size,
-        mix_2,
-        l_size,
-        l_rate,
-        log_size,
-        log_p,
-    ) = (numbers.cpu() * SCALES).tolist()
+    mix, b_1, a_1, b_2, a_2, late, late_size, mix_2, a_3, b_3, log_size, log_power = (
+        numbers.cpu() * SCALES
+    ).tolist()
     t, part = min(epoch, epochs), min(epoch, epochs) / epochs
     rising = (
-        mix * (1 - math.exp(-e_rate * t**e_power))
-        + (1 - mix) * mix_2 * (1 - (1 + p_rate * t) ** -p_power)
-        + (1 - mix) * (1 - mix_2) * (1 - math.log1p(l_size) / math.log1p(l_size + l_rate * t))
+        mix * (1 - math.exp(-a_1 * t**b_1))
+        + (1 - mix) * mix_2 * (1 - (1 + a_2 * t) ** -b_2)
+        + (1 - mix) * (1 - mix_2) * (1 - math.log1p(a_3) / math.log1p(a_3 + b_3 * t))
     )
     falling = late_size * part**late
-    falling += log_size * math.log1p(t**log_p) / math.log1p(epochs**log_p)
+    falling += log_size * math.log1p(t**log_power) / math.log1p(epochs**log_power)
     return min(max(rising - falling, 0.0), MOST_DROPPED)
 
 
 def schedule(numbers: Tensor, epochs: int) -> Schedule:
     """Return the curve as ``CoTeaching(forget_rate=...)`` takes it; other arguments have no say."""
-
-    def forget_rate(epoch: int, *settings: float, **more: float) -> float:
-        return drop_share(numbers, epoch, epochs)
-
-    return forget_rate
+    return lambda epoch, *settings, **more: drop_share(numbers, epoch, epochs)
 
 
-def log_density_gradient(draws: Tensor, first: Tensor, second: Tensor) -> Tensor:
-    """Return the gradient of ``log Beta(x; a, b)`` in a and b.
-
-    Args:
-        draws: float ``(..., d)`` in (0, 1).
-        first: a, float ``(d,)``.
-        second: b, float ``(d,)``.
-
-    Returns:
-        ``(..., d, 2)``.
-    """
-    both = torch.digamma(first + second)
-    in_first = draws.log() + both - torch.digamma(first)
-    in_second = (-draws).log1p() + both - torch.digamma(second)
-    return torch.stack((in_first, in_second), dim=-1)
+def log_density_gradient(draws: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return the gradient of ``log Beta(x; a, b)`` in a and b: ``(..., d, 2)``."""
+    both = torch.digamma(a + b)
+    in_a = draws.log() + both - torch.digamma(a)
+    in_b = (-draws).log1p() + both - torch.digamma(b)
+    return torch.stack((in_a, in_b), dim=-1)
 
 
-def fisher_information(first: Tensor, second: Tensor) -> Tensor:
-    """Return the Fisher information of each Beta distribution, ``(d, 2, 2)``."""
-    both = torch.polygamma(1, first + second)
-    corner = torch.polygamma(1, first) - both, torch.polygamma(1, second) - both
-    rows = torch.stack((corner[0], -both, -both, corner[1]), dim=-1)
-    return rows.unflatten(-1, (2, 2))
+def fisher_information(a: Tensor, b: Tensor) -> Tensor:
+    """Return the Fisher information of each Beta distribution, from ``(d,)`` to ``(d, 2, 2)``."""
+    both = torch.polygamma(1, a + b)
+    in_a, in_b = torch.polygamma(1, a) - both, torch.polygamma(1, b) - both
+    return torch.stack((in_a, -both, -both, in_b), dim=-1).unflatten(-1, (2, 2))
+
+
+def natural_step(
+    a: Tensor, b: Tensor, drawn: Tensor, scores: Tensor, step: float
+) -> tuple[Tensor, Tensor]:
+    """Move Beta distributions ``(d,)`` towards those of the draws ``(n, d)`` with high scores."""
+    spread = scores.std().clamp(min=torch.finfo(scores.dtype).tiny)
+    advantage = (scores - scores.mean()) / spread
+    gradient = (advantage[:, None, None] * log_density_gradient(drawn, a, b)).mean(dim=0)
+    moved = torch.linalg.solve(fisher_information(a, b), gradient)
+    # As in the code: below 1 a Beta distribution would pile up at 0 and 1.
+    return (a + step * moved[:, 0]).clamp(min=1), (b + step * moved[:, 1]).clamp(min=1)
 
 
 @dataclass
 class Search:
-    """What a search has found.
+    """What a search has found."""
 
-    Attributes:
-        best: the numbers of the best curve drawn, ``(12,)``.
-        best_score: its score.
-        tried: every draw with its score, in order.
-        first: a of the Beta distributions now.
-        second: b of the Beta distributions now.
-    """
-
-    best: Tensor
+    best: Tensor  # the numbers of the best curve drawn, (12,)
     best_score: float
-    tried: list[tuple[Tensor, float]]
-    first: Tensor
-    second: Tensor
+    tried: list[tuple[Tensor, float]]  # every draw with its score, in order
+    first: Tensor  # a of the Beta distributions now
+    second: Tensor  # and b
 
 
 def search(
@@ -154,48 +123,18 @@ def search(
         draws: curves tried a round, at least 2: one alone has nothing to be compared with.
         step: length of a step.
         generator: of the draws; torch's global one when left out.
-
-    Raises:
-        ValueError: too few rounds or draws.
     """
-    if rounds < 1 or draws < 2:
-        raise ValueError(
-            f"Expected `rounds` of at least 1 and `draws` of at least 2, got {rounds} and {draws}"
-        )
-    first, second = torch.ones(2, NUMBERS, dtype=torch.float64)
+    expect(rounds >= 1, "`rounds` of at least 1", rounds)
+    expect(draws >= 2, "`draws` of at least 2", draws, "one has nothing to be compared with")
+    a, b = torch.ones(2, NUMBERS, dtype=torch.float64)
     tried: list[tuple[Tensor, float]] = []
     for _ in range(rounds):
-        drawn = _draw(first, second, draws, generator)
+        # torch's Beta takes no generator, so a seed from the generator goes to numpy's.
+        seed = int(torch.randint(2**62, (), generator=generator))
+        drawn = torch.from_numpy(np.random.default_rng(seed).beta(a, b, size=(draws, NUMBERS)))
+        drawn = drawn.clamp(1e-6, 1 - 1e-6)  # off 0 and 1, whose logarithms are infinite
         scores = torch.tensor([float(score(numbers)) for numbers in drawn], dtype=torch.float64)
         tried += zip(drawn, scores.tolist(), strict=True)
-        first, second = natural_step(first, second, drawn, scores, step)
+        a, b = natural_step(a, b, drawn, scores, step)
     best, best_score = max(tried, key=lambda pair: pair[1])
-    return Search(best, best_score, tried, first, second)
-
-
-def natural_step(
-    first: Tensor, second: Tensor, drawn: Tensor, scores: Tensor, step: float
-) -> tuple[Tensor, Tensor]:
-    """Move Beta distributions towards the draws with high scores; a and b stay at least 1.
-
-    Args:
-        first: a, float ``(d,)``.
-        second: b, float ``(d,)``.
-        drawn: float ``(n, d)``.
-        scores: float ``(n,)``.
-        step: length of a step.
-    """
-    spread = scores.std().clamp(min=torch.finfo(scores.dtype).tiny)
-    advantage = (scores - scores.mean()) / spread
-    gradient = (advantage[:, None, None] * log_density_gradient(drawn, first, second)).mean(dim=0)
-    moved = torch.linalg.solve(fisher_information(first, second), gradient)
-    # As in the code: below 1 a Beta distribution would pile up at 0 and 1.
-    return (first + step * moved[:, 0]).clamp(min=1), (second + step * moved[:, 1]).clamp(min=1)
-
-
-def _draw(first: Tensor, second: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw from Beta(a, b), kept off 0 and 1, whose logarithms are infinite."""
-    # torch's Beta takes no generator, so a seed from the generator goes to numpy's.
-    seed = torch.randint(2**62, (), generator=generator).item()
-    drawn = np.random.default_rng(seed).beta(first, second, size=(count, len(first)))
-    return torch.from_numpy(drawn).clamp(1e-6, 1 - 1e-6)
+    return Search(best, best_score, tried, a, b)
