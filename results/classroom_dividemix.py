@@ -24,34 +24,76 @@ from pathlib import Path
 
 import torch
 from sklearn.metrics import roc_auc_score
+from torch.nn import functional as F
 
 from nlcourse import datasets, noise
 from nlcourse.experiments import results
 from nlcourse.methods import CoTeaching, CrossEntropy, DivideMix
+from nlcourse.methods.dividemix import co_guess, confidence_penalty
 from nlcourse.methods.elr import ELR
 from nlcourse.training import Options, fit
 from nlcourse.training.history import History
 
 SEEDS = range(5)
 EPOCHS = 60
-FIT = {"lr": 0.05, "momentum": 0.9, "options": Options(batch_size=64)}
+FIT = {"lr": 0.05, "options": Options(batch_size=64, momentum=0.9)}
 CLASSROOM = {"warm_up": 5, "views": 1}
 LAMBDA_U = 25.0
 NOISES = [("symmetric", rate) for rate in (0.6, 0.8, 0.4, 0.2)] + [("asymmetric", 0.4)]
 HARDER, SIDED = NOISES[1], NOISES[-1]
-PARTS = {
-    "own split": {"cross": False},
-    "no refinement": {"refine": False},
-    "labelled only": {"guess": False},
-    "no mixup": {"alpha": 0.0},
-    "guess alone": {"both_guess": False},
-    "no prior term": {"prior": False},
-    "no sharpening": {"temperature": 1.0},
-}
-PENALTY = {"penalty": {"penalty": True}}
-VARIANTS = {"": {}} | PARTS | PENALTY
 TOLD = range(5, EPOCHS, 5)  # epochs of which the AUC of the split is noted
 KEY = ("method", "variant", "lambda_u", "noise", "rate", "seed")
+
+
+# What is left out: a piece, a setting, or a step of the algorithm in a subclass ------------------
+
+
+def own_divide(clean_by_first, clean_by_second, threshold):
+    """Let each network divide for itself."""
+    return clean_by_first > threshold, clean_by_second > threshold
+
+
+class OwnSplit(DivideMix):
+    """Each network is its own judge: the labelled set and w are its own, not its peer's."""
+
+    def __init__(self, **arguments):
+        """Take the arguments of DivideMix but `divide`."""
+        super().__init__(divide=own_divide, **arguments)
+
+    def train_one(self, k, mask, w, data, step):
+        """Train network k with its own w."""
+        super().train_one(k, mask, self.clean[k], data, step)
+
+
+class LabelledOnly(DivideMix):
+    """The unlabelled set is dropped."""
+
+    def loss_of(self, k, w, other, data, lambda_u, batch):
+        """Take the loss of a labelled batch alone."""
+        return super().loss_of(k, w, other[:0], data, lambda_u, batch)
+
+
+def keep_labels(labels, clean_probability, probabilities, temperature):
+    """Take the labels of the labelled set as they are."""
+    return F.one_hot(labels, probabilities.shape[1]).to(probabilities)
+
+
+def guess_alone(probabilities, temperature):
+    """Guess from the first half of the predictions: those of the network that learns."""
+    return co_guess(probabilities[: len(probabilities) // 2], temperature)
+
+
+PARTS = {
+    "own split": OwnSplit,
+    "no refinement": functools.partial(DivideMix, refine_labels=keep_labels),
+    "labelled only": LabelledOnly,
+    "no mixup": functools.partial(DivideMix, alpha=0.0),
+    "guess alone": functools.partial(DivideMix, guess_labels=guess_alone),
+    "no prior term": functools.partial(DivideMix, prior=None),
+    "no sharpening": functools.partial(DivideMix, temperature=1.0),
+}
+PENALTY = {"penalty": functools.partial(DivideMix, penalize=confidence_penalty)}
+VARIANTS = {"": DivideMix} | PARTS | PENALTY
 
 
 def planned() -> Iterator[dict]:
@@ -78,7 +120,7 @@ def run(method: str, kind: str, rate: float, variant: str = "", lambda_u: float 
 def make(what: dict):
     """Return a fresh method. Co-teaching is told the true noise rate, which is a present."""
     if what["method"] == "dividemix":
-        return DivideMix(**CLASSROOM | {"lambda_u": what["lambda_u"]} | VARIANTS[what["variant"]])
+        return VARIANTS[what["variant"]](**CLASSROOM, lambda_u=what["lambda_u"])
     rate = what["rate"] / 2 if what["noise"] == "asymmetric" else what["rate"]
     others = {
         "cross-entropy": CrossEntropy,

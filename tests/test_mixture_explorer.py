@@ -18,6 +18,7 @@ from nlcourse.lessons.l11.panel import (
     split_of,
 )
 from nlcourse.methods.dividemix import DivideMix, clean_probability, co_divide
+from nlcourse.methods.mixmatch import confidence_penalty
 from nlcourse.panels import Goal
 
 
@@ -161,9 +162,10 @@ def test_the_controls_are_those_of_the_method():
     explorer = panel()
     run = explorer.try_out(warm_up=2, threshold=0.9, lambda_u=0.0, penalty=True)
     made = explorer._method
-    assert (made.warm_up, made.threshold, made.lambda_u) == (2, 0.9, 0.0)
-    assert made.penalty is True
-    assert made.views == 1
+    told = made.settings
+    assert (told.warm_up, told.threshold, told.lambda_u) == (2, 0.9, 0.0)
+    assert made.penalize is confidence_penalty
+    assert told.views == 1
     assert "warm up 2" in run.settings.method_in_words()
     with pytest.raises(ValueError, match="Expected settings out of"):
         explorer.try_out(sharpness=1)

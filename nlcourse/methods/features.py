@@ -5,25 +5,21 @@ CurriculumNet and deep self-learning compare images by them. Explained in lesson
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from ..base import expect
+
 CHUNK = 2048  # images at a time: large enough to keep a device busy, small enough for a laptop
 
 
 def last_linear(network: nn.Module) -> tuple[str, nn.Linear]:
-    """Return the network's last linear layer, which makes the logits, and its dotted name.
-
-    Raises:
-        ValueError: the network has none.
-    """
-    found = [
-        (name, layer) for name, layer in network.named_modules() if isinstance(layer, nn.Linear)
-    ]
-    if not found:
-        raise ValueError(f"Expected a network that ends in a linear layer, got {network}")
+    """Return the network's last linear layer, which makes the logits, and its dotted name."""
+    found = [(name, one) for name, one in network.named_modules() if isinstance(one, nn.Linear)]
+    expect(bool(found), "a network that ends in a linear layer", network)
     return found[-1]
 
 
@@ -32,21 +28,13 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
 
     The network stays in the mode it is in; call ``network.eval()`` first where that matters.
 
-    Args:
-        network: ends in a linear layer.
-        images: float ``(n, channels, height, width)``, normalised.
-
-    Raises:
-        ValueError: the network has no linear layer.
-
     >>> identity = nn.Sequential(nn.Flatten(), nn.Linear(2, 3))
     >>> features(identity, torch.tensor([[[[5.0, 7.0]]]]))
     tensor([[5., 7.]])
     """
     caught: list[Tensor] = []
-    hook = last_linear(network)[1].register_forward_pre_hook(
-        lambda layer, inputs: caught.append(inputs[0])
-    )
+    layer = last_linear(network)[1]
+    hook = layer.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
     try:
         network(images)
     finally:
@@ -55,18 +43,27 @@ def features(network: nn.Module, images: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def all_features(network: nn.Module, images: Callable[[slice], Tensor], count: int) -> Tensor:
-    """Return the features of all images, ``(N, d)``, in evaluation mode, as they are.
+def over_all(
+    network: nn.Module,
+    what: Callable[[Tensor], Tensor],
+    images: Callable[[slice], Tensor],
+    count: int,
+) -> Tensor:
+    """Compute something of all images as they are, with the network in evaluation mode.
 
     Args:
-        network: ends in a linear layer; it is left in the mode it came in.
+        network: it is left in the mode it came in.
+        what: from some images to rows, for example the network itself.
         images: ``images(slice)`` returns some of them, normalised, as a method's data do.
         count: how many there are.
     """
     training = network.training
     network.eval()
-    try:
-        parts = [features(network, images(slice(at, at + CHUNK))) for at in range(0, count, CHUNK)]
-    finally:
-        network.train(training)
+    parts = [what(images(slice(at, at + CHUNK))) for at in range(0, count, CHUNK)]
+    network.train(training)
     return torch.cat(parts)
+
+
+def all_features(network: nn.Module, images: Callable[[slice], Tensor], count: int) -> Tensor:
+    """Return the :func:`features` of all images, ``(N, d)``; arguments as :func:`over_all`."""
+    return over_all(network, functools.partial(features, network), images, count)

@@ -483,7 +483,7 @@ semi_supervised_loss = check(semi_supervised_loss)
 #   one. It is $L_p$ from lesson 09, with weight 1.
 
 # %%
-from nlcourse.methods.dividemix import even_prior_loss, unsupervised_weight
+from nlcourse.methods.mixmatch import even_prior_loss, unsupervised_weight
 
 for epochs in (0, 4, 8, 16, 30):
     print(f"{epochs:2d} epochs after the warm-up: ", end="")
@@ -578,9 +578,8 @@ sided = noise.inject(data, "asymmetric", rate=0.4, seed=SEED)
 warm, medians = {}, {}
 for penalty in (False, True):
     name = "with the penalty" if penalty else "without"
-    method = DivideMix(
-        warm_up=99, penalty=penalty, penalize=confidence_penalty
-    )
+    penalize = confidence_penalty if penalty else None
+    method = DivideMix(warm_up=99, penalize=penalize)
     warm[name] = []
     fit(
         method,
