@@ -159,19 +159,10 @@ def _exact_count(labels, share, num_classes, generator=None):
     return new
 
 
-def _one_new_label(labels, share, num_classes, generator=None):
-    drawn = torch.randint(num_classes, (1,), generator=generator)
-    return torch.where(_redraw(labels, share, generator), drawn, labels)
-
-
 def _in_place(labels, share, num_classes, generator=None):
     redraw = _redraw(labels, share, generator)
     labels[redraw] = torch.randint(num_classes, (int(redraw.sum()),), generator=generator)
     return labels
-
-
-def _share_kept(labels, share, num_classes, generator=None):
-    return randomize_labels(labels, 1 - share, num_classes, generator)
 
 
 def _shuffled(labels, share, num_classes, generator=None):
@@ -179,11 +170,6 @@ def _shuffled(labels, share, num_classes, generator=None):
     new = labels.clone()
     new[places] = labels[places[torch.randperm(len(places), generator=generator)]]
     return new
-
-
-def _one_coin(labels, share, num_classes, generator=None):
-    all_or_none = torch.rand(1, generator=generator).item() < share
-    return randomize_labels(labels, float(all_or_none), num_classes, generator)
 
 
 RANDOMIZE_LABELS = Exercise(
@@ -202,7 +188,10 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "never draws the old class",
             "Zhang et al. draw from all classes: of ten classes, how many stay right?",
-            returns="torch.where(redraw, (labels + torch.randint(1, num_classes, labels.shape, generator=generator)) % num_classes, labels)",
+            returns=(
+                "torch.where(redraw, (labels + torch.randint(1, num_classes, labels.shape, "
+                "generator=generator)) % num_classes, labels)"
+            ),
         ),
         Misconception(
             "redraws a fixed number of labels",
@@ -212,18 +201,24 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "redraws the first labels of the data set",
             "Data sets are often sorted. Which labels should be able to change?",
-            returns="torch.cat((torch.randint(num_classes, (int(share * len(labels)),), generator=generator), labels[int(share * len(labels)) :]))",
+            returns=(
+                "torch.cat((torch.randint(num_classes, (int(share * len(labels)),), "
+                "generator=generator), labels[int(share * len(labels)) :]))"
+            ),
         ),
         Misconception(
             "never draws the last class",
             "The upper end of torch.randint is not drawn. Which classes can come out of yours?",
-            returns="torch.where(redraw, torch.randint(max(num_classes - 1, 1), labels.shape, generator=generator), labels)",
+            returns=(
+                "torch.where(redraw, torch.randint(max(num_classes - 1, 1), labels.shape, "
+                "generator=generator), labels)"
+            ),
         ),
         *generator_mistakes(randomize_labels),
         Misconception(
             "draws one new label for all",
             "How many new labels does your draw return, and how many are needed?",
-            _one_new_label,
+            replace={"(len(labels),)": "(1,)"},
         ),
         Misconception(
             "overwrites the labels it is given",
@@ -233,7 +228,7 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "redraws the labels that should stay",
             "At share 0 nothing may change: which way round is your comparison?",
-            _share_kept,
+            replace={"< share": ">= share"},
         ),
         Misconception(
             "shuffles the labels among the examples",
@@ -243,15 +238,13 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "tosses one coin for the whole data set",
             "How many random numbers does the decision need: one, or one for each label?",
-            _one_coin,
+            replace={"torch.rand(len(labels)": "torch.rand(1"},
         ),
     ),
 )
 
 
 # 1.2 group_accuracies ----------------------------------------------------------------------------
-
-group_accuracies = solution("1.2")
 
 
 def _group_cases() -> list[Case]:
@@ -285,57 +278,6 @@ def _group_cases() -> list[Case]:
     ]
 
 
-def _of_all(predictions, given_labels, true_labels):
-    wrong = given_labels != true_labels
-    as_given, as_true = predictions == given_labels, predictions == true_labels
-    groups = (as_true & ~wrong, as_given & wrong, as_true & wrong)
-    return _named(*(group.float().mean().item() for group in groups))
-
-
-def _counts(predictions, given_labels, true_labels):
-    n = len(predictions)
-    shares = _of_all(predictions, given_labels, true_labels)
-    return {name: share * n for name, share in shares.items()}
-
-
-def _named(clean: float, as_given: float, as_true: float) -> dict[str, float]:
-    return {"clean": clean, "wrong_as_given": as_given, "wrong_as_true": as_true}
-
-
-def _changed(**new: str) -> Any:
-    """Return the right function with some results replaced by another of its results."""
-
-    def wrong(predictions, given_labels, true_labels):
-        right = group_accuracies(predictions, given_labels, true_labels)
-        return right | {name: right[source] for name, source in new.items()}
-
-    return wrong
-
-
-def _clean_of_all(predictions, given_labels, true_labels):
-    right = group_accuracies(predictions, given_labels, true_labels)
-    return right | {"clean": (predictions == true_labels).float().mean().item()}
-
-
-def _training_accuracy(predictions, given_labels, true_labels):
-    right = group_accuracies(predictions, given_labels, true_labels)
-    return right | {"clean": (predictions == given_labels).float().mean().item()}
-
-
-def _no_third_way(predictions, given_labels, true_labels):
-    right = group_accuracies(predictions, given_labels, true_labels)
-    return right | {"wrong_as_true": 1 - right["wrong_as_given"]}
-
-
-def _wrongly_predicted(predictions, given_labels, true_labels):
-    wrong = predictions != given_labels
-    as_given = (predictions == given_labels).float()
-    as_true = (predictions == true_labels).float()
-    return _named(
-        *(part.mean().item() for part in (as_true[~wrong], as_given[wrong], as_true[wrong]))
-    )
-
-
 GROUP_ACCURACIES = Exercise(
     number="1.2",
     cases=_group_cases,
@@ -352,37 +294,45 @@ GROUP_ACCURACIES = Exercise(
         Misconception(
             "divides by all examples",
             "If all wrong labels are memorized, which number should come out? Share of whom?",
-            _of_all,
+            replace={
+                "as_true[~wrong]": "(as_true * ~wrong)",
+                "as_given[wrong]": "(as_given * wrong)",
+                "as_true[wrong]": "(as_true * wrong)",
+            },
         ),
         Misconception(
             "counts where a share is asked for",
             "Shares lie between 0 and 1: how large is each group?",
-            _counts,
+            replace={".mean()": ".sum()"},
         ),
         Misconception(
             "exchanges the two shares of the wrongly labelled",
             "Who predicts the given, wrong label has memorized it: which name is that?",
-            _changed(wrong_as_given="wrong_as_true", wrong_as_true="wrong_as_given"),
+            replace={
+                "as_given[wrong]": "AS[wrong]",
+                "as_true[wrong]": "as_given[wrong]",
+                "AS[wrong]": "as_true[wrong]",
+            },
         ),
         Misconception(
             "measures `clean` on all examples",
             "Only the rightly labelled belong to `clean`: where do you leave the others out?",
-            _clean_of_all,
+            replace={"as_true[~wrong]": "as_true"},
         ),
         Misconception(
             "gives the training accuracy as `clean`",
             "Who memorizes every wrong label reaches 1 there. Which examples is `clean` about?",
-            _training_accuracy,
+            replace={"as_true[~wrong]": "as_given"},
         ),
         Misconception(
             "takes every wrongly labelled example for memorized or seen through",
             "A network may also predict a third class: do the two shares always sum to 1?",
-            _no_third_way,
+            replace={"as_true[wrong]": "(1 - as_given[wrong])"},
         ),
         Misconception(
             "forms the groups by the predictions",
             "The groups are fixed before anyone predicts: what tells that a label is wrong?",
-            _wrongly_predicted,
+            replace={"wrong = given_labels != true_labels": "wrong = predictions != given_labels"},
         ),
     ),
 )
@@ -465,10 +415,6 @@ def _order(images: Tensor, moved: Tensor) -> Mismatch | None:
     return None
 
 
-def _each_its_own(images, generator=None):
-    return torch.cat([shuffle_pixels(image[None], generator) for image in images])
-
-
 def _rows_only(images, generator=None):
     return images[:, :, torch.randperm(images.shape[2], generator=generator)]
 
@@ -480,16 +426,6 @@ def _rows_then_columns(images, generator=None):
 def _each_channel(images, generator=None):
     parts = [shuffle_pixels(channel[:, None], generator) for channel in images.unbind(1)]
     return torch.cat(parts, dim=1)
-
-
-def _with_replacement(images, generator=None):
-    size = images.shape[2] * images.shape[3]
-    order = torch.randint(size, (size,), generator=generator)
-    return images.flatten(2)[:, :, order].reshape(images.shape)
-
-
-def _pixels_in_place(images, generator=None):
-    return images.copy_(shuffle_pixels(images, generator))
 
 
 SHUFFLE_PIXELS = Exercise(
@@ -508,7 +444,10 @@ SHUFFLE_PIXELS = Exercise(
             "draws a permutation for each image",
             'Then nothing common is left to learn (that is the paper\'s "random pixels"). '
             "How often is randperm called?",
-            _each_its_own,
+            returns=(
+                "torch.stack([image.flatten(1)[:, torch.randperm(height * width, "
+                "generator=generator)] for image in images]).reshape(images.shape)"
+            ),
         ),
         Misconception(
             "shuffles the images and not their pixels",
@@ -528,7 +467,10 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "moves values between the colour channels",
             "A pixel has c values at one place. Which axes did you flatten?",
-            returns="images.flatten(1)[:, torch.randperm(images[0].numel(), generator=generator)].reshape(images.shape)",
+            returns=(
+                "images.flatten(1)[:, torch.randperm(images[0].numel(), "
+                "generator=generator)].reshape(images.shape)"
+            ),
         ),
         Misconception(
             "shuffles each channel by itself",
@@ -538,18 +480,23 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "shuffles across the whole data set",
             "Can a pixel of the first image land in the last one?",
-            returns="images.flatten()[torch.randperm(images.numel(), generator=generator)].reshape(images.shape)",
+            returns=(
+                "images.flatten()[torch.randperm(images.numel(), "
+                "generator=generator)].reshape(images.shape)"
+            ),
         ),
         Misconception(
             "draws places with replacement",
             "Some pixels are lost and others doubled: what draws each place exactly once?",
-            _with_replacement,
+            replace={
+                "torch.randperm(height * width,": "torch.randint(height * width, (height * width,),"
+            },
         ),
         *generator_mistakes(shuffle_pixels),
         Misconception(
             "overwrites the images it is given",
             "The caller still needs the pictures. Where do you write to?",
-            _pixels_in_place,
+            returns="images.copy_(images.flatten(2)[:, :, order].reshape(images.shape))",
         ),
     ),
 )

@@ -83,17 +83,6 @@ def _ask_again(function: Callable[..., Any], arguments: Arguments) -> Any:
     return ask_once(function, arguments)
 
 
-def _slope(network, images, labels, reduction="sum", squash=False):
-    images = images.detach().clone().requires_grad_()
-    logits = network(images).softmax(dim=1) if squash else network(images)
-    loss = nn.functional.cross_entropy(logits, labels, reduction=reduction)
-    return torch.autograd.grad(loss, images)[0]
-
-
-def _predicted_class(network, images, labels):
-    return _l1(_slope(network, images, network(images).argmax(dim=1)))
-
-
 def _l1(gradient: Tensor) -> Tensor:
     return gradient.abs().flatten(1).sum(dim=1)
 
@@ -102,12 +91,6 @@ def _added_up(network, images, labels):
     images.requires_grad_()
     nn.functional.cross_entropy(network(images), labels, reduction="sum").backward()
     return _l1(images.grad)
-
-
-def _marked(network, images, labels):
-    images.requires_grad_()
-    loss = nn.functional.cross_entropy(network(images), labels, reduction="sum")
-    return _l1(torch.autograd.grad(loss, images)[0])
 
 
 LOSS_SENSITIVITY = Exercise(
@@ -151,22 +134,22 @@ LOSS_SENSITIVITY = Exercise(
         Misconception(
             "returns one number for all images",
             "Which axis counts the images? That one should survive the sum.",
-            lambda network, images, labels: _slope(network, images, labels).abs().sum(),
+            returns="gradient.abs().sum()",
         ),
         Misconception(
             "returns the slopes themselves",
             "One number an image is wanted: what makes one of all its pixels?",
-            lambda network, images, labels: _slope(network, images, labels),
+            returns="gradient",
         ),
         Misconception(
             "uses the predicted class in place of the label",
             "Whose loss is it: that of the given label, or that of the network's own answer?",
-            _predicted_class,
+            replace={"labels, reduction": "network(images).argmax(dim=1), reduction"},
         ),
         Misconception(
             "applies softmax before the cross entropy",
             "`cross_entropy` wants logits: it takes the softmax by itself.",
-            lambda network, images, labels: _l1(_slope(network, images, labels, squash=True)),
+            replace={"network(images),": "network(images).softmax(dim=1),"},
         ),
         Misconception(
             "adds up the slopes of all calls",
@@ -177,7 +160,7 @@ LOSS_SENSITIVITY = Exercise(
             "leaves a mark on the caller's images",
             "`requires_grad_` changes a tensor for everybody. On which one of your own would it "
             "do no harm?",
-            _marked,
+            replace={"images.clone()": "images"},
         ),
     ),
 )
@@ -210,13 +193,6 @@ def _gini_cases() -> list[Case]:
     return cases
 
 
-def _weighted(values: Tensor, first: int = 1) -> Tensor:
-    """Return sum of rank * value over (n * total), ranks from `first`."""
-    n, values = len(values), values.double()
-    ranks = torch.arange(first, n + first, dtype=torch.float64)
-    return (ranks * values).sum() / (n * values.sum())
-
-
 GINI = Exercise(
     number="2.2",
     package=memorization.gini,
@@ -233,49 +209,73 @@ GINI = Exercise(
         Misconception(
             "does not sort the values",
             "Try (1, 3) and (3, 1): should the answers differ?",
-            returns="2 * ((torch.arange(1, n + 1, dtype=torch.float64) * values.double()).sum() / (n * values.double().sum())) - (n + 1) / n",
+            returns=(
+                "2 * ((torch.arange(1, n + 1, dtype=torch.float64) * values.double()).sum() "
+                "/ (n * values.double().sum())) - (n + 1) / n"
+            ),
         ),
         Misconception(
             "sorts the largest value to the front",
             "An inequality below 0? Who gets rank 1, the poorest or the richest?",
-            lambda values: (
-                2 * _weighted(values.sort(descending=True).values) - (len(values) + 1) / len(values)
-            ),
+            replace={"values.sort()": "values.sort(descending=True)"},
         ),
         Misconception(
             "counts the ranks from 0",
             "With equal values 0 should come out. From which number does the formula count?",
-            returns="2 * ((torch.arange(0, len(rising) + 0, dtype=torch.float64) * rising.double()).sum() / (len(rising) * rising.double().sum())) - (n + 1) / n",
+            returns=(
+                "2 * ((torch.arange(0, len(rising) + 0, dtype=torch.float64) * "
+                "rising.double()).sum() / (len(rising) * rising.double().sum())) - (n + 1) "
+                "/ n"
+            ),
         ),
         Misconception(
             "forgets to subtract (n + 1) / n",
             "With equal values 0 should come out. Which part of the formula takes care of that?",
-            returns="2 * ((torch.arange(1, len(rising) + 1, dtype=torch.float64) * rising.double()).sum() / (len(rising) * rising.double().sum()))",
+            returns=(
+                "2 * ((torch.arange(1, len(rising) + 1, dtype=torch.float64) * "
+                "rising.double()).sum() / (len(rising) * rising.double().sum()))"
+            ),
         ),
         Misconception(
             "forgets the factor 2",
             "The ranks add up to n (n + 1) / 2: what has to make up for the half?",
-            returns="(torch.arange(1, len(rising) + 1, dtype=torch.float64) * rising.double()).sum() / (len(rising) * rising.double().sum()) - (n + 1) / n",
+            returns=(
+                "(torch.arange(1, len(rising) + 1, dtype=torch.float64) * "
+                "rising.double()).sum() / (len(rising) * rising.double().sum()) - (n + 1) / "
+                "n"
+            ),
         ),
         Misconception(
             "returns the equality 1 - G",
             "0 should mean that all have the same. What does it mean in yours?",
-            returns="1 - (values.double()[:, None] - values.double()[None, :]).abs().sum() / (2 * n * values.double().sum())",
+            returns=(
+                "1 - (values.double()[:, None] - values.double()[None, :]).abs().sum() / (2 "
+                "* n * values.double().sum())"
+            ),
         ),
         Misconception(
             "returns the relative mean difference, twice the coefficient",
             "The coefficient may not exceed 1. What comes out when one of four has everything?",
-            returns="(values.double()[:, None] - values.double()[None, :]).abs().sum() / (n * values.double().sum())",
+            returns=(
+                "(values.double()[:, None] - values.double()[None, :]).abs().sum() / (n * "
+                "values.double().sum())"
+            ),
         ),
         Misconception(
             "leaves the pairs of a value with itself out of the mean",
             "That is the version for a sample from a population: where do you divide by n - 1?",
-            returns="(values.double()[:, None] - values.double()[None, :]).abs().sum() / (2 * max(n - 1, 1) * values.double().sum())",
+            returns=(
+                "(values.double()[:, None] - values.double()[None, :]).abs().sum() / (2 * "
+                "max(n - 1, 1) * values.double().sum())"
+            ),
         ),
         Misconception(
             "returns the area under the Lorenz curve",
             "The coefficient is twice the area between that curve and the diagonal.",
-            returns="((values.double().sort().values.cumsum(0) / values.double().sum()).sum() - 0.5) / n",
+            returns=(
+                "((values.double().sort().values.cumsum(0) / values.double().sum()).sum() - "
+                "0.5) / n"
+            ),
         ),
         Misconception(
             "returns the relative standard deviation",
@@ -327,10 +327,6 @@ def _step_cases() -> list[Case]:
     ]
 
 
-def _into(moved: Tensor, centre: Tensor, radius: float) -> Tensor:
-    return torch.minimum(torch.maximum(moved, centre - radius), centre + radius)
-
-
 LASS_STEP = Exercise(
     number="2.3",
     package=memorization.lass_step,
@@ -362,16 +358,15 @@ LASS_STEP = Exercise(
         Misconception(
             "draws the box around the place where it stands",
             "After ten steps the box would have moved along. What is its centre?",
-            lambda moved, images, gradient, kick, radius, step: _into(
-                moved + step * gradient.sign() + kick, moved, radius
+            returns=(
+                "torch.clamp(moved, moved - step * gradient.sign() - kick - radius, moved - "
+                "step * gradient.sign() - kick + radius)"
             ),
         ),
         Misconception(
             "draws the box around zero",
             "From -r to r is a box around the number 0. Around what should it lie?",
-            lambda moved, images, gradient, kick, radius, step: (
-                moved + step * gradient.sign() + kick
-            ).clamp(-radius, radius),
+            returns="torch.clamp(moved, -radius, radius)",
         ),
         Misconception(
             "forgets the kick",
@@ -386,9 +381,7 @@ LASS_STEP = Exercise(
         Misconception(
             "kicks after coming back into the box",
             "Where may the kick lead? In which order should the three things happen?",
-            lambda moved, images, gradient, kick, radius, step: (
-                _into(moved + step * gradient.sign(), images, radius) + kick
-            ),
+            replace={" + kick": "", "images + radius)": "images + radius) + kick"},
         ),
         Misconception(
             "takes the sign of slope and kick together",

@@ -37,7 +37,6 @@ from ..sources import solution
 
 # 3.1 and 3.2: matrices ---------------------------------------------------------------------------
 
-symmetric_matrix = solution("3.1")
 pairflip_matrix = solution("3.2")
 
 
@@ -83,25 +82,6 @@ def _symmetric_cases() -> list[Case]:
     ]
 
 
-def _constant(num_classes: int, off: float, diagonal: float) -> Tensor:
-    return torch.full((num_classes, num_classes), float(off)).fill_diagonal_(float(diagonal))
-
-
-def _divides_by_all(num_classes, rate, include_true=False):
-    right = symmetric_matrix(num_classes, rate, include_true)
-    return right if include_true else _constant(num_classes, rate / num_classes, 1 - rate)
-
-
-def _forgets_the_lucky(num_classes, rate, include_true=False):
-    right = symmetric_matrix(num_classes, rate, include_true)
-    return _constant(num_classes, rate / num_classes, 1 - rate) if include_true else right
-
-
-def _twice_the_same_rate(num_classes, rate, include_true=False):
-    # Makes the including kind end up with `rate` wrong labels: then both kinds are one.
-    return symmetric_matrix(num_classes, rate)
-
-
 SYMMETRIC_MATRIX = Exercise(
     number="3.1",
     package=noise.symmetric_matrix,
@@ -119,41 +99,44 @@ SYMMETRIC_MATRIX = Exercise(
         Misconception(
             "shares the wrong labels among all classes",
             "Does each row sum to 1? Among how many *other* classes is the rate shared?",
-            _divides_by_all,
+            replace={"(num_classes if include_true else num_classes - 1)": "num_classes"},
         ),
         Misconception(
             "never redraws the true class",
             "With `include_true` a redrawn label may be right by luck: where does that show?",
-            _twice_the_same_rate,
+            replace={"include_true else": "False else"},
         ),
         Misconception(
             "always redraws from all classes",
             "Without `include_true`, what share of the labels should end up wrong?",
-            lambda num_classes, rate, include_true=False: symmetric_matrix(num_classes, rate, True),
+            replace={"include_true else": "True else"},
         ),
         Misconception(
             "exchanges the two conventions",
             "Which value of `include_true` lets a redrawn label be the true one?",
-            lambda num_classes, rate, include_true=False: symmetric_matrix(
-                num_classes, rate, not include_true
-            ),
+            replace={"include_true else": "not include_true else"},
         ),
         Misconception(
             "forgets that a redrawn label may be right",
             "One redrawn label in C comes back to its own class. On which entry does it belong?",
-            _forgets_the_lucky,
+            returns="matrix.fill_diagonal_(1 - rate)",
         ),
         Misconception(
             "gives every wrong class the whole rate",
             "The rate is that of *any* wrong label. What does one wrong class get of it?",
-            returns="torch.full((num_classes, num_classes), float(rate)).fill_diagonal_(float(1 - rate))",
+            returns=(
+                "torch.full((num_classes, num_classes), float(rate)).fill_diagonal_(float(1 "
+                "- rate))"
+            ),
         ),
         Misconception(
             "puts the rate on the diagonal",
             "The diagonal says how often a label stays right. Is `rate` the share that stays?",
-            lambda num_classes, rate, include_true=False: symmetric_matrix(
-                num_classes, 1 - rate, include_true
-            ),
+            replace={
+                "rate / ": "(1 - rate) / ",
+                "1 - rate + share": "rate + share",
+                "else 1 - rate": "else rate",
+            },
         ),
     ),
 )
@@ -192,11 +175,6 @@ def _in_pairs(num_classes, rate):
     return matrix
 
 
-def _both_sides(num_classes, rate):
-    there = pairflip_matrix(num_classes, rate)
-    return (there + there.T) / 2
-
-
 PAIRFLIP_MATRIX = Exercise(
     number="3.2",
     package=noise.pairflip_matrix,
@@ -213,7 +191,7 @@ PAIRFLIP_MATRIX = Exercise(
         Misconception(
             "flips to the class before",
             "Row = true class, column = given label. To which column does row 0 send its labels?",
-            lambda num_classes, rate: pairflip_matrix(num_classes, rate).T,
+            replace={"roll(1,": "roll(-1,"},
         ),
         Misconception(
             "leaves the last class as it is",
@@ -223,7 +201,7 @@ PAIRFLIP_MATRIX = Exercise(
         Misconception(
             "loses the wrong labels of the last class",
             "Does the last row sum to 1? Its wrong labels have to go somewhere.",
-            lambda num_classes, rate: _no_way_round(num_classes, rate, 1 - rate),
+            replace={"stays.roll(1, dims=1)": "torch.diag(torch.ones(num_classes - 1), 1)"},
         ),
         Misconception(
             "exchanges the classes in pairs",
@@ -233,17 +211,19 @@ PAIRFLIP_MATRIX = Exercise(
         Misconception(
             "flips to both neighbours",
             "A class has one neighbour here: how many entries of a row differ from 0?",
-            _both_sides,
+            replace={
+                "goes = stays.roll(1, dims=1)": "goes = (stays.roll(1, dims=1) + stays.roll(-1, dims=1)) / 2"
+            },
         ),
         Misconception(
             "keeps the rate and flips the rest",
             "With a rate of 0 nothing may change: what stands on the diagonal then?",
-            lambda num_classes, rate: pairflip_matrix(num_classes, 1 - rate),
+            returns="rate * stays + (1 - rate) * goes",
         ),
         Misconception(
             "spreads the wrong labels over all classes",
             "That is symmetric noise. How many wrong classes does pair flip know?",
-            lambda num_classes, rate: symmetric_matrix(num_classes, rate),
+            replace={"stays.roll(1, dims=1)": "(1 - stays) / (num_classes - 1)"},
         ),
     ),
 )
@@ -420,7 +400,11 @@ CORRUPT = Exercise(
         Misconception(
             "reads the matrix along its columns",
             "Row = true class. Which index of the matrix is the true label?",
-            returns="torch.multinomial((matrix.T[labels] / matrix.T[labels].sum(1, keepdim=True).clamp_min(1e-09) + 1e-12).double(), 1, generator=generator).squeeze(1)",
+            returns=(
+                "torch.multinomial((matrix.T[labels] / matrix.T[labels].sum(1, "
+                "keepdim=True).clamp_min(1e-09) + 1e-12).double(), 1, "
+                "generator=generator).squeeze(1)"
+            ),
         ),
         Misconception(
             "takes the most probable label",
@@ -470,15 +454,15 @@ CORRUPT = Exercise(
         Misconception(
             "overwrites the labels it is given",
             "The true labels are needed again, for measuring. Where do you write to?",
-            returns="labels.copy_(torch.multinomial(rows.double(), 1, generator=generator).squeeze(1))",
+            returns=(
+                "labels.copy_(torch.multinomial(rows.double(), 1, generator=generator).squeeze(1))"
+            ),
         ),
     ),
 )
 
 
 # 3.4 estimate_transition -------------------------------------------------------------------------
-
-estimate_transition = solution("3.4")
 
 
 def _estimate_cases() -> list[Case]:
@@ -518,11 +502,6 @@ def _published_filter(probabilities):
     return torch.stack(rows)
 
 
-def _hardened(probabilities):
-    rows = estimate_transition(probabilities)
-    return torch.nn.functional.one_hot(rows.argmax(dim=1), rows.shape[1]).to(rows.dtype)
-
-
 ESTIMATE_TRANSITION = Exercise(
     number="3.4",
     cases=_estimate_cases,
@@ -538,7 +517,10 @@ ESTIMATE_TRANSITION = Exercise(
         Misconception(
             "averages over the examples predicted as a class",
             "The estimator asks one example a class, the surest. What does a mean mix in?",
-            returns="torch.stack([probabilities[probabilities.argmax(dim=1) == c].mean(dim=0) for c in range(probabilities.shape[1])])",
+            returns=(
+                "torch.stack([probabilities[probabilities.argmax(dim=1) == c].mean(dim=0) "
+                "for c in range(probabilities.shape[1])])"
+            ),
         ),
         Misconception(
             "asks each example for its class",
@@ -548,7 +530,7 @@ ESTIMATE_TRANSITION = Exercise(
         Misconception(
             "returns the matrix transposed",
             "Row = true class: does each of your rows sum to 1, or does each column?",
-            lambda probabilities: estimate_transition(probabilities).T,
+            returns="probabilities[surest].T",
         ),
         Misconception(
             "returns where the surest examples are",
@@ -568,12 +550,12 @@ ESTIMATE_TRANSITION = Exercise(
         Misconception(
             "rounds the predictions to one class",
             "The doubt of the network is what you are after. Where does it get lost?",
-            _hardened,
+            returns="torch.eye(probabilities.shape[1])[probabilities[surest].argmax(dim=1)]",
         ),
         Misconception(
             "takes the softmax a second time",
             "These are probabilities already: what does another softmax do to them?",
-            lambda probabilities: estimate_transition(probabilities).softmax(dim=1),
+            returns="probabilities[surest].softmax(dim=1)",
         ),
         Misconception(
             "follows the filter of the published code",

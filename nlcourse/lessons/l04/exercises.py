@@ -98,17 +98,25 @@ GRADIENT = Exercise(
         Misconception(
             "uses predictions where probabilities are needed",
             "Between 0.51 and 0.99 the gradient should change. Does an argmax?",
-            returns="(torch.nn.functional.one_hot((features @ theta.T).argmax(dim=1), 2).double() - one_hot.double()).T @ features / len(features)",
+            returns=(
+                "(torch.nn.functional.one_hot((features @ theta.T).argmax(dim=1), "
+                "2).double() - one_hot.double()).T @ features / len(features)"
+            ),
         ),
         Misconception(
             "takes the softmax over the examples",
             "What should sum to 1: the two classes of one example, or one class over all examples?",
-            returns="((features @ theta.T).softmax(dim=0) - one_hot.double()).T @ features / len(features)",
+            returns=(
+                "((features @ theta.T).softmax(dim=0) - one_hot.double()).T @ features / "
+                "len(features)"
+            ),
         ),
         Misconception(
             "squashes each score alone",
             "Two sigmoids need not sum to 1. Which function looks at both scores of an example?",
-            returns="((features @ theta.T).sigmoid() - one_hot.double()).T @ features / len(features)",
+            returns=(
+                "((features @ theta.T).sigmoid() - one_hot.double()).T @ features / len(features)"
+            ),
         ),
         Misconception(
             "compares scores with labels",
@@ -267,38 +275,6 @@ def _accuracy_cases() -> list[Case]:
     ]
 
 
-def _parts(theta, features, given_labels, true_labels) -> tuple[Tensor, Tensor]:
-    """Return whether each prediction is the true class, and whether each label is wrong."""
-    predicted = (features @ theta.T).argmax(dim=1)
-    return (predicted == true_labels).double(), given_labels != true_labels
-
-
-def _mean_on_clean(theta, features, given_labels, true_labels):
-    seen, wrong = _parts(theta, features, given_labels, true_labels)
-    return seen[~wrong].mean()
-
-
-def _count(theta, features, given_labels, true_labels):
-    seen, wrong = _parts(theta, features, given_labels, true_labels)
-    return seen[wrong].sum()
-
-
-def _over_all(theta, features, given_labels, true_labels):
-    seen, wrong = _parts(theta, features, given_labels, true_labels)
-    return seen[wrong].sum() / len(seen)
-
-
-def _mean_of_probability(theta, features, given_labels, true_labels):
-    _, wrong = _parts(theta, features, given_labels, true_labels)
-    of_true_class = (features @ theta.T).softmax(dim=1).gather(1, true_labels[:, None])
-    return of_true_class[wrong].mean()
-
-
-def _share_of_the_seen(theta, features, given_labels, true_labels):
-    seen, wrong = _parts(theta, features, given_labels, true_labels)
-    return seen[wrong].sum() / seen.sum()
-
-
 ACCURACY_ON_WRONG = Exercise(
     number="4.3",
     package=linear.accuracy_on_wrong,
@@ -321,7 +297,7 @@ ACCURACY_ON_WRONG = Exercise(
         Misconception(
             "divides by all examples",
             "If every wrong label were seen through, which number should come out?",
-            _over_all,
+            returns="((predicted == true_labels) & is_wrong).double().mean().item()",
         ),
         Misconception(
             "asks all examples",
@@ -331,7 +307,7 @@ ACCURACY_ON_WRONG = Exercise(
         Misconception(
             "asks the rightly labelled examples",
             "Check your mask: is it True where the two labels differ, or where they agree?",
-            _mean_on_clean,
+            replace={"[is_wrong]": "[~is_wrong]"},
         ),
         Misconception(
             "gives the share of given labels that are fitted",
@@ -342,17 +318,20 @@ ACCURACY_ON_WRONG = Exercise(
         Misconception(
             "counts the examples",
             "An accuracy lies between 0 and 1: by how many has the count to be divided?",
-            _count,
+            replace={".mean()": ".sum()"},
         ),
         Misconception(
             "averages the probability of the true class",
             "0.51 is a right prediction as much as 0.99. Where in your code is a decision made?",
-            _mean_of_probability,
+            returns=(
+                "(features @ theta.T).softmax(dim=1).gather(1, true_labels[:, "
+                "None])[is_wrong].mean().item()"
+            ),
         ),
         Misconception(
             "divides by the right predictions",
             "Among the wrongly labelled, how many are predicted truly? You turned that round.",
-            _share_of_the_seen,
+            returns="is_wrong[predicted == true_labels].double().mean().item()",
         ),
         Misconception(
             "gives a percentage",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,11 +11,8 @@ from torch import Tensor
 from ..checks.engine import SEED
 from ..checks.exercise import Case, Exercise, Misconception
 from ..checks.judges import number
-from ..sources import solution
 
 # 5.1 step_schedule -------------------------------------------------------------------------------
-
-step_schedule = solution("5.1")
 
 
 def _schedule_cases() -> list[Case]:
@@ -43,11 +39,6 @@ def _schedule_cases() -> list[Case]:
         case("a rate that grows", 7, 0.01, [2, 6], 2.0),
         case("a drop in the very first epoch", 0, 0.4, [0], 0.3),
     ]
-
-
-def _lengths(epoch: int, lr: float, milestones: Sequence[int], factor: float) -> float:
-    ends = [sum(milestones[: place + 1]) for place in range(len(milestones))]
-    return step_schedule(epoch, lr, ends, factor)
 
 
 STEP_SCHEDULE = Exercise(
@@ -90,7 +81,9 @@ STEP_SCHEDULE = Exercise(
         Misconception(
             "takes the milestones for the lengths of stages",
             "With milestones 60 and 120, the last stage begins in epoch 120, and not in 180.",
-            _lengths,
+            replace={
+                "epoch >= milestone for milestone in milestones": "epoch >= sum(milestones[: place + 1]) for place in range(len(milestones))"
+            },
         ),
         Misconception(
             "takes the factor for the part that is removed",
@@ -140,20 +133,6 @@ def _loss_cases() -> list[Case]:
     ]
 
 
-def _entropy(row: Sequence[float], log: Callable[[float], float] = math.log) -> float:
-    return -sum(p * log(p) for p in row if p > 0)
-
-
-def _row(noise_rate: float, num_classes: int) -> list[float]:
-    wrong = noise_rate / (num_classes - 1)
-    return [1 - noise_rate] + [wrong] * (num_classes - 1)
-
-
-def _naive_entropy(noise_rate: float, num_classes: int) -> float:
-    row = torch.tensor(_row(noise_rate, num_classes), dtype=torch.float64)
-    return -(row * row.log()).sum().item()
-
-
 IRREDUCIBLE_LOSS = Exercise(
     number="5.2",
     cases=_loss_cases,
@@ -176,19 +155,26 @@ IRREDUCIBLE_LOSS = Exercise(
             "spreads the noise over all classes, the true one too",
             "`noise_rate` is the share of wrong labels here: does a wrong label ever hit the "
             "true class?",
-            lambda noise_rate, num_classes: _entropy(
-                _row(noise_rate * (num_classes - 1) / num_classes, num_classes)
-            ),
+            replace={
+                "noise_rate / (num_classes - 1)": "noise_rate / num_classes",
+                "1 - noise_rate": "1 - noise_rate + noise_rate / num_classes",
+            },
         ),
         Misconception(
             "shares the noise among one class too many",
             "Do your probabilities add up to 1? Among how many classes is the noise shared?",
-            returns="-sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / num_classes] * (num_classes - 1) if p > 0))",
+            returns=(
+                "-sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / "
+                "num_classes] * (num_classes - 1) if p > 0))"
+            ),
         ),
         Misconception(
             "counts one of the wrong classes only",
             "How many entries of the row are not the true class? Each adds its part.",
-            returns="-sum((p * math.log(p) for p in ([1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1))[:2] if p > 0))",
+            returns=(
+                "-sum((p * math.log(p) for p in ([1 - noise_rate] + [noise_rate / "
+                "(num_classes - 1)] * (num_classes - 1))[:2] if p > 0))"
+            ),
         ),
         Misconception(
             "leaves the wrong labels out",
@@ -203,39 +189,57 @@ IRREDUCIBLE_LOSS = Exercise(
         Misconception(
             "takes the logarithm to base 2",
             "Cross entropy in torch counts in nats: which logarithm is that?",
-            returns="-sum((p * math.log2(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0))",
+            returns=(
+                "-sum((p * math.log2(p) for p in [1 - noise_rate] + [noise_rate / "
+                "(num_classes - 1)] * (num_classes - 1) if p > 0))"
+            ),
         ),
         Misconception(
             "takes the logarithm to base 10",
             "`log10` answers another question: what is the loss of probability 1/e in torch?",
-            returns="-sum((p * math.log10(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0))",
+            returns=(
+                "-sum((p * math.log10(p) for p in [1 - noise_rate] + [noise_rate / "
+                "(num_classes - 1)] * (num_classes - 1) if p > 0))"
+            ),
         ),
         Misconception(
             "forgets the minus sign",
             "A logarithm of a probability is negative. Can a cross entropy be?",
-            returns="--sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0))",
+            returns=(
+                "--sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / "
+                "(num_classes - 1)] * (num_classes - 1) if p > 0))"
+            ),
         ),
         Misconception(
             "divides by the number of classes",
             "The probabilities are the weights of the mean already. What is `.mean()` doing here?",
-            returns="-sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / (num_classes - 1)] * (num_classes - 1) if p > 0)) / num_classes",
+            returns=(
+                "-sum((p * math.log(p) for p in [1 - noise_rate] + [noise_rate / "
+                "(num_classes - 1)] * (num_classes - 1) if p > 0)) / num_classes"
+            ),
         ),
         Misconception(
             "is nan where a probability is 0",
             "What is 0 · ln 0 in floating point, and what should it be? "
             "Something that cannot happen costs nothing.",
-            _naive_entropy,
+            returns="-(row * row.log()).sum().item()",
         ),
         Misconception(
             "stops at the logarithm of 0",
             "`math.log(0)` is an error. Which part of the formula is 0 when a probability is, and "
             "may be left out?",
-            returns="-(1 - noise_rate) * math.log(1 - noise_rate) - noise_rate * math.log(noise_rate / (num_classes - 1))",
+            returns=(
+                "-(1 - noise_rate) * math.log(1 - noise_rate) - noise_rate * "
+                "math.log(noise_rate / (num_classes - 1))"
+            ),
         ),
         Misconception(
             "counts the true class among the wrong ones in the logarithm",
             "A wrong label is one of how many classes? Look at what r is divided by.",
-            returns="-sum((p * math.log(p) for p in [1 - noise_rate] if p > 0)) - (noise_rate * math.log(noise_rate / num_classes) if noise_rate else 0.0)",
+            returns=(
+                "-sum((p * math.log(p) for p in [1 - noise_rate] if p > 0)) - (noise_rate * "
+                "math.log(noise_rate / num_classes) if noise_rate else 0.0)"
+            ),
         ),
     ),
 )
@@ -305,12 +309,6 @@ def _straight_line(loss, noise_rates, losses):
     return (noise_rates.mean() + slope * (loss - losses.mean())).item()
 
 
-def _axes_swapped(loss, noise_rates, losses):
-    import numpy as np
-
-    return float(np.interp(loss, noise_rates.numpy(), losses.numpy()))
-
-
 ESTIMATE_NOISE_RATE = Exercise(
     number="5.3",
     cases=_curve_cases,
@@ -327,7 +325,7 @@ ESTIMATE_NOISE_RATE = Exercise(
         Misconception(
             "swaps the axes",
             "`interp(x, known_x, known_y)`: is a loss an x that you know, or the y you look for?",
-            _axes_swapped,
+            replace={"losses, noise_rates))": "noise_rates, losses))"},
         ),
         Misconception(
             "takes the nearest point",
@@ -370,7 +368,10 @@ ESTIMATE_NOISE_RATE = Exercise(
         Misconception(
             "draws one line from end to end",
             "The curve is bent: it rises steeply first. What of the points in between?",
-            returns="torch.lerp(noise_rates[0], noise_rates[-1], ((loss - losses[0]) / (losses[-1] - losses[0])).clamp(0, 1)).item()",
+            returns=(
+                "torch.lerp(noise_rates[0], noise_rates[-1], ((loss - losses[0]) / "
+                "(losses[-1] - losses[0])).clamp(0, 1)).item()"
+            ),
         ),
         Misconception(
             "fits one straight line to all points",

@@ -54,18 +54,6 @@ def _random_batch(n: int, classes: int, generator: torch.Generator, dtype=torch.
     return logits.to(dtype), torch.randint(classes, (n,), generator=generator)
 
 
-def _of_labels(rows: Tensor, labels: Tensor) -> Tensor:
-    return rows[torch.arange(len(labels)), labels]
-
-
-def _p(logits: Tensor, labels: Tensor, dim: int = 1) -> Tensor:
-    return _of_labels(logits.softmax(dim=dim), labels)
-
-
-def _ce(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.cross_entropy(logits, labels, reduction="none")
-
-
 # 6.1 generalized_cross_entropy ------------------------------------------------------------------
 
 
@@ -160,9 +148,7 @@ GENERALIZED_CROSS_ENTROPY = Exercise(
         Misconception(
             "averages over the batch",
             "One loss per example; the mean comes later.",
-            lambda logits, labels, q=0.7: losses.generalized_cross_entropy(
-                logits, labels, q
-            ).mean(),
+            returns="((1 - torch.exp(q * log_p)) / q).mean()",
         ),
         Misconception(
             "ignores q",
@@ -222,20 +208,6 @@ def _sce_cases() -> list[Case]:
     ]
 
 
-def _two_terms(reverse: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a wrong version whose reverse term is another: of (logits, labels, log_clip)."""
-
-    def wrong(logits, labels, alpha, beta, log_clip=-4.0):
-        return alpha * _ce(logits, labels) + beta * reverse(logits, labels, log_clip)
-
-    return wrong
-
-
-def _unclipped(logits: Tensor, labels: Tensor, log_clip: float) -> Tensor:
-    y = F.one_hot(labels, logits.shape[1])
-    return -(logits.softmax(dim=1) * y.log()).sum(dim=1)
-
-
 SYMMETRIC_CROSS_ENTROPY = Exercise(
     number="6.2",
     package=losses.symmetric_cross_entropy,
@@ -257,63 +229,63 @@ SYMMETRIC_CROSS_ENTROPY = Exercise(
         Misconception(
             "counts the label's class in the reverse",
             "At the label y is 1, and what is log 1? It is the other classes that cost something.",
-            _two_terms(lambda logits, labels, log_clip: -log_clip * _p(logits, labels)),
+            replace={"(1 - log_p.exp())": "log_p.exp()"},
         ),
         Misconception(
             "rewards the wrong classes",
             "The clip is negative and the sum has a minus in front. Is the reverse below 0 in your "
             "version?",
-            _two_terms(lambda logits, labels, log_clip: log_clip * (1 - _p(logits, labels))),
+            replace={"-log_clip": "log_clip"},
         ),
         Misconception(
             "uses the clip of the published code",
             "The published code puts ln(1e-4) = -9.21 for log 0. Which argument says what to put?",
-            _two_terms(
-                lambda logits, labels, log_clip: losses.reverse_cross_entropy(
-                    logits, labels, losses.CODE_LOG_CLIP
-                )
-            ),
+            replace={"-log_clip": "9.210340371976182"},
         ),
         Misconception(
             "ignores the clip's argument",
             "Try another clip on the same logits: the reverse should grow with it.",
-            _two_terms(
-                lambda logits, labels, log_clip: losses.reverse_cross_entropy(logits, labels)
-            ),
+            replace={"-log_clip": "4.0"},
         ),
         Misconception(
             "clips log p where log y is meant",
             "In the reverse the two change places: whose logarithm is taken there?",
-            _two_terms(lambda logits, labels, log_clip: _ce(logits, labels).clamp(max=-log_clip)),
+            replace={"-log_clip * (1 - log_p.exp())": "(-log_p).clamp(max=-log_clip)"},
         ),
         Misconception(
             "takes the entropy for the reverse",
             "The sum needs log y, not log p: where does the label come in?",
-            _two_terms(lambda logits, labels, log_clip: losses.entropy(logits)),
+            replace={
+                "-log_clip * (1 - log_p.exp())": "torch.special.entr(logits.softmax(dim=1)).sum(dim=1)"
+            },
         ),
         Misconception(
             "leaves the clip out",
             "Your reverse is 1 - p. How much should each unit of wrong probability cost?",
-            _two_terms(lambda logits, labels, log_clip: 1 - _p(logits, labels)),
+            replace={"-log_clip * (1 - log_p.exp())": "1 - log_p.exp()"},
         ),
         Misconception(
             "leaves log 0 as it is",
             "The label's row holds zeros, and their logarithm is minus infinity. Which number "
             "does the paper put in its place?",
-            _two_terms(_unclipped),
+            returns=(
+                "alpha * -log_p - beta * (logits.softmax(dim=1) * "
+                "torch.nn.functional.one_hot(labels, logits.shape[1]).log()).sum(dim=1)"
+            ),
         ),
         Misconception(
             "averages the cross entropy over the batch",
             "One of your two terms is the same for all examples. What does `F.cross_entropy` do "
             "with a batch, unless you tell it otherwise?",
-            returns="alpha * F.cross_entropy(logits, labels) + beta * losses.reverse_cross_entropy(logits, labels, log_clip)",
+            returns=(
+                "alpha * F.cross_entropy(logits, labels) + beta * "
+                "losses.reverse_cross_entropy(logits, labels, log_clip)"
+            ),
         ),
         Misconception(
             "averages over the batch",
             "One loss per example; the mean comes later.",
-            lambda logits, labels, alpha, beta, log_clip=-4.0: losses.symmetric_cross_entropy(
-                logits, labels, alpha, beta, log_clip
-            ).mean(),
+            returns="(alpha * -log_p + beta * reverse).mean()",
         ),
     ),
 )
@@ -422,9 +394,7 @@ FORWARD_CORRECTION = Exercise(
         Misconception(
             "averages over the batch",
             "One loss per example; the mean comes later.",
-            lambda logits, labels, matrix: (
-                -_of_labels(logits.softmax(dim=1) @ matrix, labels).log().mean()
-            ),
+            returns="-given[torch.arange(len(labels)), labels].log().mean()",
         ),
     ),
 )
@@ -489,24 +459,6 @@ def _mixed(got: Any, expected: tuple[Tensor, Tensor], arguments: Arguments) -> M
     return None
 
 
-def _mix(images: Tensor, rows: Tensor, partner: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Mix without folding the share."""
-    return (
-        share * images + (1 - share) * images[partner],
-        share * rows + (1 - share) * rows[partner],
-    )
-
-
-def _hardened(images, rows, partner, share):
-    mixed, soft = mixup.mix_pairs(images, rows, partner, share)
-    return mixed, F.one_hot(soft.argmax(dim=1), rows.shape[1]).to(rows.dtype)
-
-
-def _labels_by_the_share_as_it_came(images, rows, partner, share):
-    mixed, _ = mixup.mix_pairs(images, rows, partner, share)
-    return mixed, _mix(images, rows, partner, share)[1]
-
-
 MIX_PAIRS = Exercise(
     number="6.4",
     package=mixup.mix_pairs,
@@ -524,38 +476,35 @@ MIX_PAIRS = Exercise(
         Misconception(
             "does not fold the share",
             "With a share of 0.25, whose picture is mostly seen? It should be the first one's.",
-            _mix,
+            replace={"max(share, 1 - share)": "share"},
         ),
         Misconception(
             "gives the first the minority",
             "l' is the larger of l and 1 - l: which picture does it belong to?",
-            lambda images, rows, partner, share: _mix(images, rows, partner, min(share, 1 - share)),
+            replace={"max(": "min("},
         ),
         Misconception(
             "leaves the labels as they are",
             "The picture is a mixture now. Is its label still the old one?",
-            lambda images, rows, partner, share: (
-                mixup.mix_pairs(images, rows, partner, share)[0],
-                rows + 0,
-            ),
+            returns="mixed_images, rows + 0",
         ),
         Misconception(
             "leaves the images as they are",
             "The label says a mixture now. Where is it in the picture?",
-            lambda images, rows, partner, share: (
-                images + 0,
-                mixup.mix_pairs(images, rows, partner, share)[1],
-            ),
+            returns="images + 0, mixed_rows",
         ),
         Misconception(
             "mixes labels with the share as it came",
             "Images and labels need the same weights: which of them uses the folded share?",
-            _labels_by_the_share_as_it_came,
+            replace={
+                "share = max(share, 1 - share)": "given, share = share, max(share, 1 - share)",
+                "share * rows + (1 - share) * rows": "given * rows + (1 - given) * rows",
+            },
         ),
         Misconception(
             "makes the label hard again",
             "The picture is 60 % a 3. What does the network learn when its label says 100 %?",
-            _hardened,
+            returns="mixed_images, torch.eye(rows.shape[1])[mixed_rows.argmax(dim=1)]",
         ),
         Misconception(
             "adds without weighing",
@@ -565,14 +514,15 @@ MIX_PAIRS = Exercise(
         Misconception(
             "goes to the partner backwards",
             "partner[i] is the position of i's partner. Does yours go from i there, or back?",
-            lambda images, rows, partner, share: mixup.mix_pairs(
-                images, rows, partner.argsort(), share
-            ),
+            replace={"[partner]": "[partner.argsort()]"},
         ),
         Misconception(
             "always mixes half and half",
             "With a share of 1 nothing should be mixed. What do you get?",
-            returns="(0.5 * images + (1 - 0.5) * images[partner], 0.5 * rows + (1 - 0.5) * rows[partner])",
+            returns=(
+                "(0.5 * images + (1 - 0.5) * images[partner], 0.5 * rows + (1 - 0.5) * "
+                "rows[partner])"
+            ),
         ),
     ),
 )

@@ -50,14 +50,6 @@ def _schedule_cases() -> list[Case]:
     return first + curved
 
 
-def _linspace_schedule(epoch, noise_rate, ramp_epochs, exponent=1.0):
-    # The published code fills an array: linspace(0, noise_rate ** exponent, ramp), then the noise
-    # rate.
-    if epoch >= ramp_epochs:
-        return noise_rate
-    return noise_rate**exponent * epoch / max(ramp_epochs - 1, 1)
-
-
 FORGET_RATE = Exercise(
     number="7.1",
     package=co_teaching.forget_rate,
@@ -91,7 +83,10 @@ FORGET_RATE = Exercise(
             "follows the linspace of the published code",
             "That code is done one epoch early, and bends otherwise. "
             "In which epoch should the full share be reached?",
-            _linspace_schedule,
+            returns=(
+                "noise_rate if epoch >= ramp_epochs else noise_rate**exponent * epoch / "
+                "max(ramp_epochs - 1, 1)"
+            ),
         ),
         Misconception(
             "stops the fraction at the noise rate",
@@ -108,7 +103,9 @@ FORGET_RATE = Exercise(
             "asks the epoch where the ramp ends",
             "With exponent 2, in which epoch does the fraction of the formula reach 1? "
             "Ask the fraction, not the epoch.",
-            returns="noise_rate if epoch >= ramp_epochs else noise_rate * epoch**exponent / ramp_epochs",
+            returns=(
+                "noise_rate if epoch >= ramp_epochs else noise_rate * epoch**exponent / ramp_epochs"
+            ),
         ),
         Misconception(
             "leaves out the exponent",
@@ -317,30 +314,6 @@ def _same_gradients(got: Any, expected: Any, arguments: Arguments) -> Mismatch |
     return Mismatch("gradient", "the gradient with respect to the losses differs")
 
 
-def _on(first: Callable[..., Tensor], second: Callable[..., Tensor]) -> Callable[..., Any]:
-    """Return a wrong version from two functions of (own losses, own selection, peer's)."""
-
-    def wrong(losses_first, losses_second, kept_by_first, kept_by_second):
-        return (
-            first(losses_first, kept_by_first, kept_by_second),
-            second(losses_second, kept_by_second, kept_by_first),
-        )
-
-    return wrong
-
-
-def _both(rule: Callable[..., Tensor]) -> Callable[..., Any]:
-    return _on(rule, rule)
-
-
-def _union(own: Tensor, peer: Tensor) -> Tensor:
-    return torch.cat((own, peer)).unique()
-
-
-def _intersection(own: Tensor, peer: Tensor) -> Tensor:
-    return own[torch.isin(own, peer)]
-
-
 CROSSED_LOSSES = Exercise(
     number="7.3",
     package=co_teaching.crossed_losses,
@@ -358,7 +331,10 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "lets each network learn from its own selection",
             "Who may correct a network that is sure of a wrong label? Follow the crossed arrows.",
-            _both(lambda losses, own, peer: losses[own].mean()),
+            replace={
+                "first[kept_by_second]": "first[kept_by_first]",
+                "second[kept_by_first]": "second[kept_by_second]",
+            },
         ),
         Misconception(
             "gives each network its peer's loss",
@@ -373,7 +349,7 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "divides by the number kept twice",
             "A mean is divided already. (The published code does this too, and Adam hides it.)",
-            _both(lambda losses, own, peer: losses[peer].mean() / len(peer)),
+            returns="loss_first / len(kept_by_second), loss_second / len(kept_by_first)",
         ),
         Misconception(
             "sums where the mean is asked for",
@@ -383,17 +359,25 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "divides by the whole batch",
             "The mean is over what was kept: how many is that?",
-            _both(lambda losses, own, peer: losses[peer].sum() / len(losses)),
+            replace={".mean()": ".sum() / len(losses_first)"},
         ),
         Misconception(
             "trains on what either of them kept",
             "With the union each network's own choice is back in. Whose choice alone should count?",
-            _both(lambda losses, own, peer: losses[_union(own, peer)].mean()),
+            returns=(
+                "tuple(losses[list({*kept_by_first.tolist(), "
+                "*kept_by_second.tolist()})].mean() for losses in (losses_first, "
+                "losses_second))"
+            ),
         ),
         Misconception(
             "trains on what both of them kept",
             "Agreement is another method's idea. What does the peer know that is missing then?",
-            _both(lambda losses, own, peer: losses[_intersection(own, peer)].mean()),
+            returns=(
+                "tuple(losses[list({*kept_by_first.tolist()} & "
+                "{*kept_by_second.tolist()})].mean() for losses in (losses_first, "
+                "losses_second))"
+            ),
         ),
         Misconception(
             "uses one selection for both networks",
@@ -403,12 +387,12 @@ CROSSED_LOSSES = Exercise(
         Misconception(
             "ignores the selections",
             "Which examples should have no part in the loss?",
-            _both(lambda losses, own, peer: losses.mean()),
+            returns="losses_first.mean(), losses_second.mean()",
         ),
         Misconception(
             "cuts the gradient",
             "What do `.item()`, `.detach()` and `torch.tensor(...)` do to a value's history?",
-            _both(lambda losses, own, peer: losses[peer].mean().detach()),
+            returns="loss_first.detach(), loss_second.detach()",
         ),
     ),
 )

@@ -6,13 +6,10 @@ Pleiss et al. 2020 (arXiv 2001.10528), Guo et al. 2018 (arXiv 1808.01097), Han e
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...methods import aum, curriculum, self_learning
 from ..checks.engine import SEED
@@ -74,13 +71,6 @@ def _margin_cases() -> list[Case]:
     ]
 
 
-def _in_place(logits, labels):
-    rows = torch.arange(len(labels))
-    own = logits[rows, labels].clone()
-    logits[rows, labels] = -torch.inf
-    return own - logits.max(dim=1).values
-
-
 MARGIN = Exercise(
     number="8.1",
     package=aum.margins,
@@ -97,12 +87,12 @@ MARGIN = Exercise(
         Misconception(
             "has its sign turned round",
             "An example whose label the network believes should get a positive margin.",
-            lambda logits, labels: -aum.margins(logits, labels),
+            returns="others.max(dim=1).values - logits[rows, labels]",
         ),
         Misconception(
             "compares probabilities instead of logits",
             "A softmax ends at 1: of a hundred sure examples all look the same. What goes into it?",
-            lambda logits, labels: aum.margins(logits.softmax(dim=1), labels),
+            replace={"rows = ": "logits = logits.softmax(dim=1)\n    rows = "},
         ),
         Misconception(
             "takes the largest of all logits, the label's included",
@@ -112,32 +102,44 @@ MARGIN = Exercise(
         Misconception(
             "always takes the second largest logit",
             "If the label is not on top, who is its strongest rival?",
-            returns="logits.gather(1, labels[:, None]).squeeze(1) - logits.topk(2, dim=1).values[:, 1]",
+            returns=(
+                "logits.gather(1, labels[:, None]).squeeze(1) - logits.topk(2, dim=1).values[:, 1]"
+            ),
         ),
         Misconception(
             "measures the prediction and never looks at the label",
             "A sure network with a wrong label: should that be a large margin?",
-            lambda logits, labels: logits.topk(2, dim=1).values @ double([1.0, -1.0]),
+            returns="logits.topk(2, dim=1).values @ torch.tensor([1.0, -1.0]).to(logits)",
         ),
         Misconception(
             "compares with the mean of the others",
             "One strong rival is enough to doubt a label. What hides it in a mean?",
-            returns="logits.gather(1, labels[:, None]).squeeze(1) - (logits.sum(dim=1) - logits.gather(1, labels[:, None]).squeeze(1)) / (logits.shape[1] - 1)",
+            returns=(
+                "logits.gather(1, labels[:, None]).squeeze(1) - (logits.sum(dim=1) - "
+                "logits.gather(1, labels[:, None]).squeeze(1)) / (logits.shape[1] - 1)"
+            ),
         ),
         Misconception(
             "puts 0 where the label stood",
             "What if all other logits are negative? Which number never wins a maximum?",
-            returns="logits.gather(1, labels[:, None]).squeeze(1) - logits.scatter(1, labels[:, None], 0.0).max(dim=1).values",
+            returns=(
+                "logits.gather(1, labels[:, None]).squeeze(1) - logits.scatter(1, labels[:, "
+                "None], 0.0).max(dim=1).values"
+            ),
         ),
         Misconception(
             "returns the mean over the batch",
             "We want to know which example is suspicious: one number for each.",
-            lambda logits, labels: aum.margins(logits, labels).mean(),
+            returns="(logits[rows, labels] - others.max(dim=1).values).mean()",
         ),
         Misconception(
             "overwrites the caller's logits",
             "Training still needs them. What do you write minus infinity into?",
-            _in_place,
+            replace={
+                "logits.clone()": "logits",
+                "others[rows": "own = logits[rows, labels].clone()\n    others[rows",
+                "return logits[rows, labels]": "return own",
+            },
         ),
     ),
 )
@@ -178,15 +180,6 @@ def _flag_cases() -> list[Case]:
     ]
 
 
-def _under(rule: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Tensor]:
-    """Return the flags with another threshold, which `rule` makes."""
-
-    def flags(scores, threshold_scores, percentile=99.0):
-        return scores <= rule(scores, threshold_scores, percentile / 100)
-
-    return flags
-
-
 FLAG = Exercise(
     number="8.2",
     package=aum.flag_suspects,
@@ -203,19 +196,17 @@ FLAG = Exercise(
         Misconception(
             "flags the others",
             "A large margin speaks for a label. Which way round is the comparison?",
-            lambda scores, threshold_scores, percentile=99.0: (
-                ~aum.flag_suspects(scores, threshold_scores, percentile)
-            ),
+            returns="scores > threshold",
         ),
         Misconception(
             "takes the percentile of the examples themselves",
             "Then 99 of 100 are thrown out, whatever the noise. Whose labels are wrong for sure?",
-            _under(lambda scores, fake, share: torch.quantile(scores, share)),
+            replace={"quantile(threshold_scores": "quantile(scores"},
         ),
         Misconception(
             "takes the percentile from the other end",
             "99 of 100 wrong labels should lie below the threshold, not above it.",
-            _under(lambda scores, fake, share: torch.quantile(fake, 1 - share)),
+            replace={"percentile / 100": "1 - percentile / 100"},
         ),
         Misconception(
             "takes the largest, whatever the percentile",
@@ -225,7 +216,7 @@ FLAG = Exercise(
         Misconception(
             "takes the mean",
             "Half of the wrong labels lie above their mean. Where does `percentile` come in?",
-            _under(lambda scores, fake, share: fake.mean()),
+            returns="scores <= threshold_scores.mean()",
         ),
         Misconception(
             "leaves out who lies exactly on the threshold",
@@ -235,14 +226,12 @@ FLAG = Exercise(
         Misconception(
             "does not interpolate between neighbours",
             "torch.quantile and numpy.percentile go between two values unless told otherwise.",
-            _under(lambda scores, fake, share: torch.quantile(fake, share, interpolation="lower")),
+            replace={"/ 100": '/ 100, interpolation="lower"'},
         ),
         Misconception(
             "returns positions instead of flags",
             "One True or False for each example is asked for.",
-            lambda scores, threshold_scores, percentile=99.0: (
-                aum.flag_suspects(scores, threshold_scores, percentile).nonzero().squeeze(1)
-            ),
+            returns="(scores <= threshold).nonzero().squeeze(1)",
         ),
     ),
 )
@@ -282,42 +271,6 @@ def _density_cases() -> list[Case]:
     ]
 
 
-def _counted(rule: Callable[[Tensor, float], Tensor]) -> Callable[..., Tensor]:
-    """Return a density with another count of the distances, which `rule` makes."""
-
-    def density(features, share=0.6):
-        distances = torch.cdist(features, features)
-        return rule(distances, share)
-
-    return density
-
-
-def _cutoff(distances: Tensor, share: float) -> Tensor:
-    values = distances.flatten()
-    return values.kthvalue(math.ceil(share * len(values))).values
-
-
-def _one_place_on(distances: Tensor, share: float) -> Tensor:
-    ordered = distances.flatten().sort().values
-    cutoff = ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-    return (distances < cutoff).sum(dim=1) - 1
-
-
-def _between_two(distances: Tensor, share: float) -> Tensor:
-    return (distances < distances.quantile(share)).sum(dim=1) - 1
-
-
-def _without_diagonal(distances: Tensor, share: float) -> Tensor:
-    apart = distances[~torch.eye(len(distances), dtype=torch.bool)]
-    return (distances < _cutoff(apart, share)).sum(dim=1) - 1
-
-
-def _cutoff_a_row(distances: Tensor, share: float) -> Tensor:
-    place = math.ceil(share * len(distances))
-    cutoffs = distances.kthvalue(place, dim=1, keepdim=True).values
-    return (distances < cutoffs).sum(dim=1) - 1
-
-
 DENSITY = Exercise(
     number="8.3",
     package=curriculum.local_density,
@@ -334,48 +287,60 @@ DENSITY = Exercise(
         Misconception(
             "counts the example itself",
             "Everybody is at distance 0 from itself. Does that tell you anything?",
-            _counted(lambda d, share: (d < _cutoff(d, share)).sum(dim=1)),
+            returns="(distances < cutoff).sum(dim=1)",
         ),
         Misconception(
             "counts who is far instead of who is close",
             "A dense place has many neighbours *below* the cutoff.",
-            _counted(lambda d, share: (d >= _cutoff(d, share)).sum(dim=1)),
+            returns="(distances >= cutoff).sum(dim=1)",
         ),
         Misconception(
             "counts who lies exactly at the cutoff, too",
             "Strictly closer: which comparison is that?",
-            _counted(lambda d, share: (d <= _cutoff(d, share)).sum(dim=1) - 1),
+            returns="(distances <= cutoff).sum(dim=1) - 1",
         ),
         Misconception(
             "takes the cutoff from the other end",
             "Ascending: with share 0.6 most of the distances lie below the cutoff.",
-            _counted(lambda d, share: (d < -_cutoff(-d, share)).sum(dim=1) - 1),
+            replace={"[place - 1]": "[-place]"},
         ),
         Misconception(
             "takes a cutoff between two distances",
             "What lies between two distances is none of the n². Which place does the text ask for, "
             "and which entry stands there?",
-            _counted(_between_two),
+            replace={
+                " ** 2": "",
+                "distances.flatten().sort().values[place - 1]": "distances.quantile(share)",
+            },
         ),
         Misconception(
             "takes the cutoff one place further on",
             "Place 1 is the smallest distance. At which position does Python keep it?",
-            _counted(_one_place_on),
+            returns=(
+                "(distances < distances.flatten().sort().values[min(int(share * "
+                "distances.numel()), distances.numel() - 1)]).sum(dim=1) - 1"
+            ),
         ),
         Misconception(
             "leaves the diagonal out of the sorted distances",
             "All n² entries count, the zeros of the diagonal among them.",
-            _counted(_without_diagonal),
+            replace={
+                "place = math.ceil(share * distances.numel())": "apart = distances[~torch.eye(len(distances), dtype=torch.bool)]\n    place = math.ceil(share * len(apart))",
+                "distances.flatten()": "apart",
+            },
         ),
         Misconception(
             "gives every example a cutoff of its own",
             "Then all have about the same number of neighbours. How many cutoffs has a class?",
-            _counted(_cutoff_a_row),
+            replace={
+                "distances.numel()": "len(distances)",
+                "distances.flatten().sort().values[place - 1]": "distances.sort(dim=1).values[:, [place - 1]]",
+            },
         ),
         Misconception(
             "returns the mean distance instead of a count",
             "One far stranger would change every mean. What is counted here?",
-            _counted(lambda d, share: d.mean(dim=1)),
+            returns="distances.sqrt().mean(dim=1)",
         ),
     ),
 )
@@ -436,33 +401,6 @@ def _prototype_cases() -> list[Case]:
     ]  # fmt: skip
 
 
-def _nearest(features, prototypes):
-    scores = [self_learning.cosines(features, some).amax(dim=1) for some in prototypes]
-    return torch.stack(scores, dim=1).argmax(dim=1)
-
-
-def _by_sum(features, prototypes):
-    scores = [self_learning.cosines(features, some).sum(dim=1) for some in prototypes]
-    return torch.stack(scores, dim=1).argmax(dim=1)
-
-
-def _by_mean_vector(features, prototypes):
-    middles = torch.stack([some.mean(dim=0) for some in prototypes])
-    return self_learning.cosines(features, middles).argmax(dim=1)
-
-
-def _least(features, prototypes):
-    return self_learning.class_scores(features, prototypes).argmin(dim=1)
-
-
-def _normalised_over_images(features, prototypes):
-    scores = [
-        (F.normalize(features, dim=0) @ F.normalize(some, dim=0).T).mean(dim=1)
-        for some in prototypes
-    ]
-    return torch.stack(scores, dim=1).argmax(dim=1)
-
-
 PROTOTYPES = Exercise(
     number="8.4",
     package=self_learning.prototype_labels,
@@ -484,37 +422,40 @@ PROTOTYPES = Exercise(
         Misconception(
             "compares distances instead of directions",
             "The same image, twice as bright, lies elsewhere. What stays the same?",
-            returns="torch.stack([-torch.cdist(features, some).mean(dim=1) for some in prototypes], dim=1).argmax(dim=1)",
+            returns=(
+                "torch.stack([-torch.cdist(features, some).mean(dim=1) for some in "
+                "prototypes], dim=1).argmax(dim=1)"
+            ),
         ),
         Misconception(
             "looks at the nearest prototype alone",
             "One prototype may itself be labelled wrong. How do the others get a say?",
-            _nearest,
+            replace={"mean(dim=1)": "amax(dim=1)"},
         ),
         Misconception(
             "adds up instead of taking the mean",
             "A class with more prototypes would win by their number.",
-            _by_sum,
+            replace={"mean(dim=1)": "sum(dim=1)"},
         ),
         Misconception(
             "takes the mean of the prototypes before the cosine",
             "A long prototype then outvotes a short one. Cosine first, then the mean.",
-            _by_mean_vector,
+            replace={"normalize(some,": "normalize(some.mean(dim=0, keepdim=True),"},
         ),
         Misconception(
             "chooses the class that is resembled least",
             "A cosine is large for what is alike. Is it max or min?",
-            _least,
+            replace={"argmax": "argmin"},
         ),
         Misconception(
             "returns the scores instead of the labels",
             "A class for each image is asked for: where does the argmax come in?",
-            self_learning.class_scores,
+            replace={".argmax(dim=1)": ""},
         ),
         Misconception(
             "makes columns of length 1 instead of rows",
             "Each image has its own length. Over which dimension do you normalise?",
-            _normalised_over_images,
+            replace={"features, dim=1": "features, dim=0", "some, dim=1": "some, dim=0"},
         ),
     ),
 )

@@ -49,10 +49,6 @@ def _same_gradient(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch
     return Mismatch("gradient", "the value may look right, but the gradient differs")
 
 
-def _cut(loss: Tensor) -> Tensor:
-    return torch.tensor(loss.item())
-
-
 # 9.1 hard_labels ----------------------------------------------------------------------------------
 
 hard_labels = solution("9.1")
@@ -121,7 +117,11 @@ HARD_LABELS = Exercise(
         Misconception(
             "compares the examples and not the classes",
             "Along which dimension do the classes of one example stand?",
-            returns="F.one_hot(probabilities.argmax(dim=0), probabilities.shape[0]).T.to(probabilities.dtype).contiguous() if len(probabilities) else probabilities.clone()",
+            returns=(
+                "F.one_hot(probabilities.argmax(dim=0), "
+                "probabilities.shape[0]).T.to(probabilities.dtype).contiguous() if "
+                "len(probabilities) else probabilities.clone()"
+            ),
         ),
         Misconception(
             "marks the least likely class",
@@ -182,19 +182,6 @@ def _prior_cases() -> list[Case]:
     ]
 
 
-def _kl(one: Tensor, other: Tensor) -> Tensor:
-    return (one * (one / other).log()).sum()
-
-
-def _of_mean(rule: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Return a wrong version from a function of (prior, mean prediction)."""
-
-    def wrong(probabilities, prior):
-        return rule(prior, probabilities.mean(dim=0))
-
-    return wrong
-
-
 def _predicted_prior(probabilities, prior):
     classes = probabilities.shape[1]
     counts = probabilities.argmax(dim=1).bincount(minlength=classes)
@@ -219,7 +206,7 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "takes the divergence the wrong way round",
             "KL(p || s̄) weighs the logarithm with the first of the two. Which one is that here?",
-            _of_mean(lambda prior, mean: _kl(mean, prior)),
+            replace={"prior * (prior / mean)": "mean * (mean / prior)"},
         ),
         Misconception(
             "takes the prior from the batch's own classes",
@@ -230,7 +217,10 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "takes a uniform prior whatever it is given",
             "On these data all classes are about equally frequent. What if they were not?",
-            returns="(torch.full_like(prior, 1 / len(prior)) * (torch.full_like(prior, 1 / len(prior)) / mean).log()).sum()",
+            returns=(
+                "(torch.full_like(prior, 1 / len(prior)) * (torch.full_like(prior, 1 / "
+                "len(prior)) / mean).log()).sum()"
+            ),
         ),
         Misconception(
             "compares each example with the prior",
@@ -241,12 +231,12 @@ PRIOR_LOSS = Exercise(
             "drops the constant, like the published code",
             "The gradient is the same, the value is not: at its best this should be 0. "
             "What is log(p / s̄) as a difference?",
-            _of_mean(lambda prior, mean: -(prior * mean.log()).sum()),
+            returns="-(prior * mean.log()).sum()",
         ),
         Misconception(
             "has the sign turned round",
             "Try a mean that equals the prior, then another one: is the second larger?",
-            _of_mean(lambda prior, mean: -_kl(prior, mean)),
+            returns="-(prior * (prior / mean).log()).sum()",
         ),
         Misconception(
             "sums the predictions where the mean is asked for",
@@ -256,7 +246,7 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "takes the mean over the classes",
             "Σ_j is a sum: a divergence does not get smaller because there are more classes.",
-            _of_mean(lambda prior, mean: _kl(prior, mean) / len(prior)),
+            returns="(prior * (prior / mean).log()).mean()",
         ),
         Misconception(
             "takes the mean over the wrong dimension",
@@ -266,7 +256,7 @@ PRIOR_LOSS = Exercise(
         Misconception(
             "cuts the gradient",
             "What do `.item()`, `.detach()` and `torch.tensor(...)` do to a value's history?",
-            _of_mean(lambda prior, mean: _cut(_kl(prior, mean))),
+            replace={"mean(dim=0)": "mean(dim=0).detach()"},
         ),
     ),
 )
@@ -299,14 +289,6 @@ def _entropy_cases() -> list[Case]:
     ]
 
 
-def _information(probabilities: Tensor) -> Tensor:
-    return probabilities * probabilities.clamp(min=TINY).log()
-
-
-def _entropy_of_mean(probabilities):
-    return -_information(probabilities.mean(dim=0)).sum()
-
-
 ENTROPY_LOSS = Exercise(
     number="9.3",
     package=joint.entropy_loss,
@@ -324,23 +306,26 @@ ENTROPY_LOSS = Exercise(
             "rewards doubt: the sign is turned round",
             "This value falls when the network is less sure. Minimising it would maximise the "
             "entropy. Where is the minus?",
-            lambda probabilities: _information(probabilities).sum(dim=1).mean(),
+            replace={"-(": "("},
         ),
         Misconception(
             "sums over the examples where the mean is asked for",
             "Should a larger batch weigh more?",
-            lambda probabilities: -_information(probabilities).sum(),
+            replace={".mean()": ".sum()"},
         ),
         Misconception(
             "takes the mean over the classes, too",
             "Sum over the classes, mean over the examples: `.mean()` alone does both.",
-            lambda probabilities: -_information(probabilities).mean(),
+            replace={".sum(dim=1)": ""},
         ),
         Misconception(
             "takes the entropy of the mean prediction",
             "Two examples sure of different classes: is anybody in doubt? What comes first, the "
             "entropy or the mean?",
-            _entropy_of_mean,
+            returns=(
+                "-(probabilities.mean(dim=0) * "
+                "probabilities.mean(dim=0).clamp(min=1e-30).log()).sum()"
+            ),
         ),
         Misconception(
             "looks at the likeliest class alone",
@@ -350,12 +335,12 @@ ENTROPY_LOSS = Exercise(
         Misconception(
             "measures in bits",
             "The paper's log is the natural one: what is the entropy of a coin toss then?",
-            lambda probabilities: -_information(probabilities).sum(dim=1).mean() / 0.6931471805599,
+            replace={".log()": ".log2()"},
         ),
         Misconception(
             "forgets the weights s_ij",
             "Each logarithm is weighted with its own probability: which factor is missing?",
-            lambda probabilities: -probabilities.clamp(min=TINY).log().sum(dim=1).mean(),
+            replace={"probabilities * ": ""},
         ),
         Misconception(
             "stumbles over 0 log 0",
@@ -366,7 +351,7 @@ ENTROPY_LOSS = Exercise(
         Misconception(
             "cuts the gradient",
             "What do `.item()`, `.detach()` and `torch.tensor(...)` do to a value's history?",
-            lambda probabilities: _cut(-_information(probabilities).sum(dim=1).mean()),
+            returns="-(probabilities * logs).sum(dim=1).mean().detach()",
         ),
     ),
 )
@@ -415,21 +400,6 @@ def _in_time(rule: Callable[[Tensor, Tensor, int], Tensor]) -> Callable[..., Ten
     return wrong
 
 
-def _from(when: Callable[[int, int, int, int], bool]) -> Callable[..., Tensor]:
-    """Return a wrong version that averages rightly, from (finished, begin, average, kept)."""
-
-    def wrong(labels, predictions, finished, begin, average):
-        if not when(finished, begin, average, len(predictions)):
-            return labels
-        return predictions[-average:].mean(dim=0)
-
-    return wrong
-
-
-def _with_labels(labels: Tensor, predictions: Tensor, average: int) -> Tensor:
-    return torch.cat((labels[None], predictions[-average:])).mean(dim=0)
-
-
 NEXT_LABELS = Exercise(
     number="9.4",
     package=joint.next_labels,
@@ -448,48 +418,50 @@ NEXT_LABELS = Exercise(
             "updates labels in the first epochs",
             "After one epoch the network knows little, and the given labels would be lost: what is "
             "`begin` for?",
-            _from(lambda finished, begin, average, kept: True),
+            replace={"finished < begin": "False"},
         ),
         Misconception(
             "starts as soon as there is enough to average",
             "`average` epochs may be there long before the network has learned: wait for `begin`.",
-            _from(lambda finished, begin, average, kept: finished >= average),
+            replace={"finished < begin": "finished < average"},
         ),
         Misconception(
             "starts one epoch late",
             "Labels change for the first time when `begin` epochs are finished: < or <=?",
-            _from(lambda finished, begin, average, kept: finished > begin),
+            replace={"finished < begin": "finished <= begin"},
         ),
         Misconception(
             "counts the predictions it is handed instead of the finished epochs",
             "The method hands over the latest ones only, to save memory. Who knows the epoch?",
-            _from(lambda finished, begin, average, kept: kept >= begin),
+            replace={"finished < begin": "len(predictions) < begin"},
         ),
         Misconception(
             "averages all epochs",
             "The first epochs knew least. Which part of `predictions` should count?",
-            _in_time(lambda labels, predictions, average: predictions.mean(dim=0)),
+            replace={"[-average:]": ""},
         ),
         Misconception(
             "believes the newest epoch alone",
             "One epoch's prediction jumps about. What is `average` for?",
-            _in_time(lambda labels, predictions, average: predictions[-1]),
+            returns="predictions[-1]",
         ),
         Misconception(
             "averages the oldest epochs",
             "Newest last, says the docstring: at which end do you cut?",
-            _in_time(lambda labels, predictions, average: predictions[:average].mean(dim=0)),
+            replace={"[-average:]": "[:average]"},
         ),
         Misconception(
             "mixes the old labels in",
             "Then a wrong given label never quite goes away. The new label is the prediction "
             "alone.",
-            _in_time(_with_labels),
+            returns=(
+                "(labels + predictions[-average:].sum(dim=0)) / (1 + len(predictions[-average:]))"
+            ),
         ),
         Misconception(
             "sums where the mean is asked for",
             "What should a row of a label sum to?",
-            _in_time(lambda labels, predictions, average: predictions[-average:].sum(dim=0)),
+            replace={"mean": "sum"},
         ),
         Misconception(
             "returns hard labels",

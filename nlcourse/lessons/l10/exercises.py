@@ -59,29 +59,6 @@ def _target_cases() -> list[Case]:
     ]
 
 
-def _placed(targets: Tensor, index: Tensor, rows: Tensor) -> Tensor:
-    new = targets.clone()
-    new[index] = rows
-    return new
-
-
-def _first_rows(targets, index, probabilities, beta):
-    n = len(index)
-    return _placed(
-        targets, torch.arange(n), beta * targets[:n] + (1 - beta) * probabilities.detach()
-    )
-
-
-def _hard(targets, index, probabilities, beta):
-    rows = F.one_hot(probabilities.argmax(dim=1), targets.shape[1]).double()
-    return elr.update_targets(targets, index, rows, beta)
-
-
-def _to_sum_one(targets, index, probabilities, beta):
-    rows = elr.update_targets(targets, index, probabilities, beta)[index]
-    return _placed(targets, index, rows / rows.sum(dim=1, keepdim=True))
-
-
 TARGETS = Exercise(
     number="10.1",
     package=elr.update_targets,
@@ -98,9 +75,7 @@ TARGETS = Exercise(
         Misconception(
             "swaps beta and 1 - beta",
             "With beta 0.9 a memory is slow. How much of a single new prediction does it take in?",
-            lambda targets, index, probabilities, beta: _placed(
-                targets, index, (1 - beta) * targets[index] + beta * probabilities.detach()
-            ),
+            replace={"beta * targets[index] + (1 - beta)": "(1 - beta) * targets[index] + beta"},
         ),
         Misconception(
             "lets the gradient through into the memory",
@@ -116,7 +91,7 @@ TARGETS = Exercise(
         Misconception(
             "updates the first rows instead of those of the batch",
             "Batches are shuffled: which example stands in row 0 of the probabilities?",
-            _first_rows,
+            replace={"[index]": "[: len(index)]"},
         ),
         Misconception(
             "forgets the old target",
@@ -136,12 +111,16 @@ TARGETS = Exercise(
         Misconception(
             "remembers decisions instead of probabilities",
             "0.51 and 0.99 should leave different traces. Where does an argmax come in?",
-            _hard,
+            replace={
+                "probabilities.detach()": "(probabilities == probabilities.amax(dim=1, keepdim=True))"
+            },
         ),
         Misconception(
             "makes the target sum to 1",
             "The formula starts from 0 and has no correction: a young memory is meant to be weak.",
-            _to_sum_one,
+            replace={
+                "return new": "new[index] /= new[index].sum(dim=1, keepdim=True)\n    return new"
+            },
         ),
         Misconception(
             "returns only the rows of the batch",
@@ -239,11 +218,6 @@ def _labels_as_places(logits, labels, targets, lambda_):
     return lambda_ * _mean_log(1 - _inner(logits, targets)) - own.mean()
 
 
-def _softmax_twice(logits, labels, targets, lambda_):
-    term = _mean_log(1 - _inner(logits, targets))
-    return F.cross_entropy(_clamped(logits), labels) + lambda_ * term
-
-
 LOSS = Exercise(
     number="10.2",
     package=elr.elr_loss,
@@ -262,7 +236,7 @@ LOSS = Exercise(
         Misconception(
             "has the sign of the term turned round",
             "Minimizing has to raise <p, t>. With your sign, does it?",
-            _elr_with(lambda logits, labels, targets: -_mean_log(1 - _inner(logits, targets))),
+            replace={"+ lambda_": "- lambda_"},
         ),
         Misconception(
             "puts the label where the target belongs",
@@ -272,11 +246,7 @@ LOSS = Exercise(
         Misconception(
             "has no clamp",
             "What is log(1 - <p, t>) when p and t are both sure of one class?",
-            _elr_with(
-                lambda logits, labels, targets: _mean_log(
-                    1 - (logits.softmax(dim=1) * targets).sum(dim=1)
-                )
-            ),
+            replace={".clamp(1e-4, 1 - 1e-4)": ""},
         ),
         Misconception(
             "clamps the cross entropy as well",
@@ -287,7 +257,10 @@ LOSS = Exercise(
         Misconception(
             "hands probabilities to `cross_entropy`",
             "That function takes its own softmax. What should it get?",
-            _softmax_twice,
+            returns=(
+                "torch.nn.functional.cross_entropy(p, labels) + lambda_ * (1 - "
+                "agreement).log().mean()"
+            ),
         ),
         Misconception(
             "knows labels as class numbers alone",
@@ -302,48 +275,41 @@ LOSS = Exercise(
         Misconception(
             "sums the term over the examples",
             "Both parts should weigh the same for batches of 32 and of 128.",
-            _elr_with(lambda logits, labels, targets: (1 - _inner(logits, targets)).log().sum()),
+            replace={"log().mean()": "log().sum()"},
         ),
         Misconception(
             "takes minus the log of the agreement",
             "That is flat where p and t agree, so it stops pushing just when it is needed. "
             "The log is taken of what is missing to 1.",
-            _elr_with(lambda logits, labels, targets: -_mean_log(_inner(logits, targets) + 1e-12)),
+            replace={"(1 - agreement).log()": "-agreement.log()"},
         ),
         Misconception(
             "is the cross entropy with the target",
             "Such a term pulls p back to t and then stops. What does the formula take the log of?",
-            _elr_with(
-                lambda logits, labels, targets: -(targets * _clamped(logits).log()).sum(1).mean()
-            ),
+            replace={"(1 - agreement).log()": "-(targets * p.log()).sum(dim=1)"},
         ),
         Misconception(
             "takes the log class by class",
             "First the inner product over the classes, one number an example; then the log.",
-            _elr_with(
-                lambda logits, labels, targets: (
-                    _mean_log(1 - _clamped(logits) * targets) * targets.shape[1]
-                )
-            ),
+            replace={
+                "(p * targets).sum(dim=1)": "(p * targets)",
+                "log().mean()": "log().sum(dim=1).mean()",
+            },
         ),
         Misconception(
             "cuts the gradient of the predictions",
             "Detach the memory, not p: the term is there to move p.",
-            _elr_with(
-                lambda logits, labels, targets: _mean_log(1 - _inner(logits.detach(), targets))
-            ),
+            replace={"clamp(1e-4, 1 - 1e-4)": "clamp(1e-4, 1 - 1e-4).detach()"},
         ),
         Misconception(
             "forgets lambda",
             "Which argument have you not used?",
-            lambda logits, labels, targets, lambda_: elr.elr_loss(logits, labels, targets, 1.0),
+            replace={"lambda_ * ": ""},
         ),
         Misconception(
             "leaves the labels out",
             "Without the first part nothing would ever be learned from them.",
-            lambda logits, labels, targets, lambda_: (
-                elr.elr_loss(logits, labels, targets, lambda_) - F.cross_entropy(logits, labels)
-            ),
+            returns="lambda_ * (1 - agreement).log().mean()",
         ),
     ),
 )

@@ -302,7 +302,10 @@ DIVISION = Exercise(
         Misconception(
             "takes the threshold for a share",
             "Nobody knows how many labels are right. The threshold is a probability.",
-            returns="(clean_by_second > clean_by_second.quantile(threshold), clean_by_first > clean_by_first.quantile(threshold))",
+            returns=(
+                "(clean_by_second > clean_by_second.quantile(threshold), clean_by_first > "
+                "clean_by_first.quantile(threshold))"
+            ),
         ),
     ),
 )
@@ -481,22 +484,6 @@ def _guess_cases() -> list[Case]:
     ]
 
 
-def _guessed(change: Callable[[Tensor, float], Tensor]) -> Callable[..., Tensor]:
-    def guess(probabilities, temperature):
-        return change(probabilities.detach(), temperature)
-
-    return guess
-
-
-def _each_sharpened(p: Tensor, t: float) -> Tensor:
-    return torch.stack([_power(one, 1 / t) for one in p]).mean(dim=0)
-
-
-def _voted(p: Tensor, t: float) -> Tensor:
-    mean = p.mean(dim=0)
-    return F.one_hot(mean.argmax(dim=1), mean.shape[1]).to(mean)
-
-
 GUESS = Exercise(
     number="11.4",
     package=dividemix.co_guess,
@@ -512,52 +499,57 @@ GUESS = Exercise(
         Misconception(
             "raises to the power T instead of 1/T",
             "With T = 0.5 the guess should become more decided, not less.",
-            _guessed(lambda p, t: _power(p.mean(dim=0), t)),
+            replace={"1 / temperature": "temperature"},
         ),
         Misconception(
             "lets the gradient through",
             "If a guess can be moved, network and guess can meet anywhere. What must stand still?",
-            returns="probabilities.mean(dim=0) ** (1 / temperature) / (probabilities.mean(dim=0) ** (1 / temperature)).sum(dim=1, keepdim=True)",
+            returns=(
+                "probabilities.mean(dim=0) ** (1 / temperature) / "
+                "(probabilities.mean(dim=0) ** (1 / temperature)).sum(dim=1, keepdim=True)"
+            ),
         ),
         Misconception(
             "sharpens each prediction before the mean",
             "Two sure networks that disagree should give an unsure guess, and that is sharpened.",
-            _guessed(_each_sharpened),
+            replace={
+                "mean = probabilities.detach().mean(dim=0) ** (1 / temperature)": "each = probabilities.detach() ** (1 / temperature)\n    mean = (each / each.sum(dim=2, keepdim=True)).mean(dim=0)"
+            },
         ),
         Misconception(
             "does not sharpen",
             "Which of the arguments have you not used?",
-            _guessed(lambda p, t: p.mean(dim=0)),
+            replace={" ** (1 / temperature)": ""},
         ),
         Misconception(
             "takes a softmax of the mean",
             "The mean is already made of probabilities. With T = 1 it should not change.",
-            _guessed(lambda p, t: (p.mean(dim=0) / t).softmax(dim=1)),
+            returns="(probabilities.detach().mean(dim=0) / temperature).softmax(dim=1)",
         ),
         Misconception(
             "divides by the sums of other rows",
             "Each row belongs over its own sum. Which shape must the sums have for that?",
-            _guessed(lambda p, t: _foreign_sums(p.mean(dim=0), 1 / t)),
+            replace={", keepdim=True": ""},
         ),
         Misconception(
             "asks the first prediction alone",
             "The guess is called co-guess: whose opinions have you left out?",
-            _guessed(lambda p, t: _power(p[0], 1 / t)),
+            replace={"mean(dim=0)": "select(0, 0)"},
         ),
         Misconception(
             "takes the vote of the majority as sure",
             "That is T towards 0. A guess should say how sure it is.",
-            _guessed(_voted),
+            returns="(mean == mean.amax(dim=1, keepdim=True)).to(mean)",
         ),
         Misconception(
             "averages logarithms",
             "Then one network that rules a class out rules it out for all. Average the p.",
-            _guessed(lambda p, t: _power(p.clamp(min=1e-9).log().mean(dim=0).exp(), 1 / t)),
+            replace={"mean(dim=0)": "clamp(min=1e-9).log().mean(dim=0).exp()"},
         ),
         Misconception(
             "does not divide by the sum",
             "What do the entries of a row sum to after the power?",
-            _guessed(lambda p, t: p.mean(dim=0) ** (1 / t)),
+            returns="mean",
         ),
     ),
 )
@@ -598,28 +590,6 @@ def _loss_cases() -> list[Case]:
     ]
 
 
-def _parts(of_labelled: Callable[..., Tensor], of_others: Callable[..., Tensor]) -> Callable:
-    """Return a loss from the losses of its two parts, each given logits and rows."""
-
-    def loss(logits, rows, num_labelled, lambda_u):
-        k = num_labelled
-        return of_labelled(logits[:k], rows[:k]) + lambda_u * of_others(logits[k:], rows[k:])
-
-    return loss
-
-
-def _squared(logits: Tensor, rows: Tensor) -> Tensor:
-    return F.mse_loss(logits.softmax(dim=1), rows)
-
-
-def _hard_entropy(logits: Tensor, rows: Tensor) -> Tensor:
-    return F.cross_entropy(logits, rows.argmax(dim=1))
-
-
-def _of_classes(logits: Tensor, rows: Tensor) -> Tensor:
-    return (logits.softmax(dim=1) - rows).square().sum(dim=1).mean()
-
-
 LOSS = Exercise(
     number="11.5",
     package=dividemix.semi_supervised_loss,
@@ -637,50 +607,60 @@ LOSS = Exercise(
         Misconception(
             "swaps the two losses",
             "A guess may be wrong, and then a logarithm hurts most. Which loss has a limit?",
-            _parts(_squared, F.cross_entropy),
+            returns=(
+                "((logits[:k].softmax(dim=1) - rows[:k]) ** 2).mean() + lambda_u * "
+                "torch.nn.functional.cross_entropy(logits[k:], rows[k:])"
+            ),
         ),
         Misconception(
             "compares logits with probabilities",
             "Rows sum to 1. What must you do to the logits before you subtract?",
-            _parts(F.cross_entropy, F.mse_loss),
+            replace={".softmax(dim=1)": ""},
         ),
         Misconception(
             "hands probabilities to `cross_entropy`",
             "That function takes its own softmax. What should it get?",
-            _parts(lambda z, rows: F.cross_entropy(z.softmax(dim=1), rows), _squared),
+            replace={"logits[:k],": "logits[:k].softmax(dim=1),"},
         ),
         Misconception(
             "sums over the classes",
             "That is the paper's formula. The authors' code, whose lambda_u we take, also divides "
             "by the number of classes.",
-            _parts(F.cross_entropy, _of_classes),
+            returns="of_labelled + lambda_u * (error**2).sum(dim=1).mean()",
         ),
         Misconception(
             "takes cross entropy for both parts",
             "A sure and wrong guess would pull without limit. What is the other distance?",
-            _parts(F.cross_entropy, F.cross_entropy),
+            returns=(
+                "of_labelled + lambda_u * torch.nn.functional.cross_entropy(logits[k:], rows[k:])"
+            ),
         ),
         Misconception(
             "makes the mixed labels hard",
             "mixup has just made rows like 0.7 and 0.3. Cross entropy takes them as they are.",
-            _parts(_hard_entropy, _squared),
+            replace={"rows[:k])": "rows[:k].argmax(dim=1))"},
         ),
         Misconception(
             "forgets lambda_u",
             "Which argument have you not used?",
-            lambda logits, rows, num_labelled, lambda_u: dividemix.semi_supervised_loss(
-                logits, rows, num_labelled, 1.0
-            ),
+            replace={"lambda_u * ": ""},
         ),
         Misconception(
             "divides both parts by the whole batch",
             "Each part is a mean over its own images; lambda_u alone says how they weigh.",
-            returns="F.cross_entropy(logits[:k], rows[:k]) * k / len(logits) + lambda_u * F.mse_loss(logits[k:].softmax(dim=1), rows[k:]) * (len(logits) - k) / len(logits)",
+            returns=(
+                "F.cross_entropy(logits[:k], rows[:k]) * k / len(logits) + lambda_u * "
+                "F.mse_loss(logits[k:].softmax(dim=1), rows[k:]) * (len(logits) - k) / "
+                "len(logits)"
+            ),
         ),
         Misconception(
             "takes the first for unlabelled",
             "In which order do the images stand in the batch?",
-            returns="F.cross_entropy(logits[k:], rows[k:]) + lambda_u * F.mse_loss(logits[:k].softmax(dim=1), rows[:k])",
+            returns=(
+                "F.cross_entropy(logits[k:], rows[k:]) + lambda_u * "
+                "F.mse_loss(logits[:k].softmax(dim=1), rows[:k])"
+            ),
         ),
     ),
 )
@@ -727,7 +707,7 @@ PENALTY = Exercise(
         Misconception(
             "returns the entropy itself",
             "Adding it to the loss would reward being sure. Which sign punishes it?",
-            lambda logits: -dividemix.confidence_penalty(logits),
+            returns="-(log_p.exp() * log_p).sum(dim=1).mean()",
         ),
         Misconception(
             "takes the log of a softmax",
@@ -748,7 +728,10 @@ PENALTY = Exercise(
         Misconception(
             "is about the mean prediction",
             "That is the prior term: all classes should appear. Here each single answer counts.",
-            returns="torch.special.xlogy(logits.softmax(dim=1).mean(dim=0), logits.softmax(dim=1).mean(dim=0)).sum()",
+            returns=(
+                "torch.special.xlogy(logits.softmax(dim=1).mean(dim=0), "
+                "logits.softmax(dim=1).mean(dim=0)).sum()"
+            ),
         ),
         Misconception(
             "looks at the largest probability alone",

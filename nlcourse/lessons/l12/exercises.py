@@ -162,22 +162,6 @@ def _mask_cases() -> list[Case]:
     ]
 
 
-def _largest(values: Tensor, count: int) -> Tensor:
-    chosen = torch.zeros(values.numel(), dtype=torch.bool)
-    chosen[values.flatten().argsort(descending=True)[:count]] = True
-    return chosen.reshape(values.shape)
-
-
-def _together(importances: Sequence[Tensor], count: int, sign: int = 1) -> list[Tensor]:
-    flat = torch.cat([sign * values.flatten() for values in importances])
-    parts = _largest(flat, count).split([values.numel() for values in importances])
-    return [part.reshape(values.shape) for part, values in zip(parts, importances, strict=True)]
-
-
-def _size(importances: Sequence[Tensor]) -> int:
-    return sum(values.numel() for values in importances)
-
-
 MASK = Exercise(
     number="12.2",
     package=cdr.critical_mask,
@@ -195,59 +179,51 @@ MASK = Exercise(
         Misconception(
             "marks the smallest instead of the largest",
             "Critical entries are those that matter most. Which end of the ranking is that?",
-            lambda importances, share: _together(
-                importances, int(share * _size(importances)), sign=-1
-            ),
+            returns="[values <= together.sort().values[count - 1] for values in importances]",
         ),
         Misconception(
             "takes a threshold for each layer where all are ranked together",
             "One layer may be ten times as important as another. Does every layer get its quota?",
-            lambda importances, share: [
-                _largest(values, int(share * values.numel())) for values in importances
-            ],
+            returns=(
+                "[v >= v.flatten().sort(descending=True).values[int(share * v.numel()) - 1] "
+                "if int(share * v.numel()) else v < 0 for v in importances]"
+            ),
         ),
         Misconception(
             "marks the share tau instead of 1 - tau",
             "`share` is the critical part. How many entries are left over?",
-            lambda importances, share: _together(
-                importances, _size(importances) - int(share * _size(importances))
-            ),
+            replace={
+                "int(share * len(together))": "len(together) - int(share * len(together))",
+                "topk(count).values[-1]": "sort(descending=True).values[count - 1] if count else torch.inf",
+            },
         ),
         Misconception(
             "marks what is to be dropped",
             "True means critical: it goes on learning.",
-            lambda importances, share: [
-                ~mask for mask in _together(importances, int(share * _size(importances)))
-            ],
+            returns="[values < threshold for values in importances]",
         ),
         Misconception(
             "compares with a share of the largest value",
             "Half of the entries is not the same as half of the maximum. Count, do not measure.",
-            returns="[values > (1 - share) * max((v.max() for v in importances)) for values in importances]",
+            returns=(
+                "[values > (1 - share) * max((v.max() for v in importances)) for values in "
+                "importances]"
+            ),
         ),
         Misconception(
             "returns one long mask",
             "Each parameter needs a mask of its own shape.",
-            lambda importances, share: torch.cat(
-                [mask.flatten() for mask in _together(importances, int(share * _size(importances)))]
-            ),
+            returns="together >= threshold",
         ),
         Misconception(
             "returns the critical values instead of a mask",
             "What is asked for is where they stand: True or False at each place.",
-            lambda importances, share: [
-                values * mask
-                for values, mask in zip(
-                    importances,
-                    _together(importances, int(share * _size(importances))),
-                    strict=True,
-                )
-            ],
+            returns="[values * (values >= threshold) for values in importances]",
         ),
         Misconception(
             "leaves the last critical entry out",
             "The threshold is itself one of the k largest: > or >=?",
-            lambda importances, share: _together(importances, int(share * _size(importances)) - 1),
+            returns="[values > threshold for values in importances]",
         ),
     ),
 )
@@ -297,13 +273,6 @@ def _rule_cases() -> list[Case]:
     ]
 
 
-def _paper(parameter, gradient, critical, noise_rate, decay, *, factor=None, fading=None):
-    """The paper's rule with one of its pieces changed."""
-    factor = 1 - noise_rate if factor is None else factor
-    fading = decay * parameter.sign() if fading is None else fading
-    return factor * gradient * critical + fading
-
-
 PAPER = Exercise(
     number="12.3",
     package=cdr.paper_direction,
@@ -320,54 +289,32 @@ PAPER = Exercise(
         Misconception(
             "lets only the critical entries decay",
             "What is to become of an entry that gets no gradient? It should fade, not freeze.",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                fading=decay * parameter.sign() * critical,
-            ),
+            returns="learning + decay * parameter.sign() * critical",
         ),
         Misconception(
             "lets only the others decay",
             "Look at the upper formula again: the norm is part of the loss for all entries.",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                fading=decay * parameter.sign() * ~critical,
-            ),
+            returns="learning + decay * parameter.sign() * ~critical",
         ),
         Misconception(
             "multiplies by tau instead of 1 - tau",
             "With no noise nothing should be held back. What is the factor at tau = 0?",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter, gradient, critical, noise_rate, decay, factor=noise_rate
-            ),
+            replace={"(1 - noise_rate)": "noise_rate"},
         ),
         Misconception(
             "forgets the factor 1 - tau",
             "The more labels are wrong, the smaller the steps. Where does tau come in?",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter, gradient, critical, noise_rate, decay, factor=1.0
-            ),
+            replace={"(1 - noise_rate) * ": ""},
         ),
         Misconception(
             "decays by the weight instead of its sign",
             "That is the l2 norm, of the published code. What is the slope of |w|?",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter, gradient, critical, noise_rate, decay, fading=decay * parameter
-            ),
+            replace={".sign()": ""},
         ),
         Misconception(
             "has the decay turned round",
             "A step goes *against* this direction. Do weights shrink or grow?",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter, gradient, critical, noise_rate, decay, fading=-decay * parameter.sign()
-            ),
+            replace={"+ decay": "- decay"},
         ),
         Misconception(
             "scales the decay by 1 - tau, too",
@@ -377,14 +324,15 @@ PAPER = Exercise(
         Misconception(
             "lets the others learn and the critical ones fade",
             "`critical` is True for those that carry the simple patterns. Who should learn?",
-            lambda parameter, gradient, critical, noise_rate, decay: _paper(
-                parameter, gradient, ~critical, noise_rate, decay
-            ),
+            replace={"* critical": "* ~critical"},
         ),
         Misconception(
             "slows the others down instead of stopping them",
             "How much of its gradient does an entry get that is not critical?",
-            returns="torch.where(critical, 1 - noise_rate, noise_rate) * gradient + decay * parameter.sign()",
+            returns=(
+                "torch.where(critical, 1 - noise_rate, noise_rate) * gradient + decay * "
+                "parameter.sign()"
+            ),
         ),
     ),
 )
@@ -404,15 +352,6 @@ def _code_cases() -> list[Case]:
     ]
 
 
-def _code(parameter, gradient, critical, noise_rate, decay, *, weight=None, bias=None, fading=None):
-    """The code's rule with one of its pieces changed."""
-    learned = bias
-    if parameter.dim() in (2, 4):
-        learned = (1 - noise_rate) * gradient * critical if weight is None else weight
-    learned = gradient if learned is None else learned
-    return learned + (decay * parameter if fading is None else fading)
-
-
 CODE = Exercise(
     number="12.4",
     package=cdr.code_direction,
@@ -429,90 +368,49 @@ CODE = Exercise(
         Misconception(
             "masks biases, too",
             "That is the paper. The code ranks 2-D and 4-D parameters only: what has a bias?",
-            lambda parameter, gradient, critical, noise_rate, decay: (
-                (1 - noise_rate) * gradient * critical + decay * parameter
-            ),
+            replace={"if parameter.dim() in (2, 4)": "if True"},
         ),
         Misconception(
             "scales the gradient of biases by 1 - tau",
             "Biases and norm layers are left out of it altogether.",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                bias=(1 - noise_rate) * gradient,
-            ),
+            replace={
+                "    return": "    else:\n        gradient = (1 - noise_rate) * gradient\n    return"
+            },
         ),
         Misconception(
             "decays by the sign, as in the paper",
             "SGD's weight decay adds λ times *what* to the gradient?",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter, gradient, critical, noise_rate, decay, fading=decay * parameter.sign()
-            ),
+            replace={"* parameter": "* parameter.sign()"},
         ),
         Misconception(
             "lets only the critical entries decay",
             "The optimizer knows nothing of the mask when it adds its decay.",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                fading=decay * parameter * critical,
-            ),
+            replace={"* parameter": "* parameter * critical"},
         ),
         Misconception(
             "multiplies by tau instead of 1 - tau",
             "With no noise nothing should be held back. What is the factor at tau = 0?",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                weight=noise_rate * gradient * critical,
-            ),
+            replace={"(1 - noise_rate)": "noise_rate"},
         ),
         Misconception(
             "forgets the factor 1 - tau",
             "The code multiplies its mask by the share that it keeps.",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter, gradient, critical, noise_rate, decay, weight=gradient * critical
-            ),
+            replace={"(1 - noise_rate) * ": ""},
         ),
         Misconception(
             "exempts biases from the decay",
             "Many recipes do, but here one number goes to the optimizer, for all parameters.",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                fading=decay * parameter * (parameter.dim() in (2, 4)),
-            ),
+            returns="gradient + decay * parameter * (parameter.dim() in (2, 4))",
         ),
         Misconception(
             "has the decay turned round",
             "A step goes *against* this direction. Do weights shrink or grow?",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter, gradient, critical, noise_rate, decay, fading=-decay * parameter
-            ),
+            replace={"+ decay": "- decay"},
         ),
         Misconception(
             "treats convolutions like biases",
             "A convolution has four dimensions, and is a weight.",
-            lambda parameter, gradient, critical, noise_rate, decay: _code(
-                parameter,
-                gradient,
-                critical,
-                noise_rate,
-                decay,
-                weight=gradient if parameter.dim() == 4 else None,
-            ),
+            replace={"in (2, 4)": "== 2"},
         ),
     ),
 )

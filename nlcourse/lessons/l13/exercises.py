@@ -15,11 +15,8 @@ from ..checks.engine import SEED
 from ..checks.exercise import NOTHING, Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import value_and_slope
 from ..checks.judges import as_tensor, named_numbers, number
-from ..sources import solution
 
 # 13.1 best_and_last -----------------------------------------------------------------------------
-
-best_and_last = solution("13.1")
 
 
 def _curve_cases() -> list[Case]:
@@ -48,15 +45,6 @@ def _curve_cases() -> list[Case]:
     ]
 
 
-def _curve_with(**changes: Callable[[list[float]], float]) -> Callable[..., dict[str, float]]:
-    """Return the solution with some of its numbers made another way."""
-
-    def measured(curve):
-        return best_and_last(curve) | {name: make(curve) for name, make in changes.items()}
-
-    return measured
-
-
 CURVE = Exercise(
     number="13.1",
     cases=_curve_cases,
@@ -73,55 +61,47 @@ CURVE = Exercise(
         Misconception(
             "counts epochs from 0",
             "The first epoch of a history is epoch 1. What does list.index count from?",
-            _curve_with(epoch=lambda curve: curve.index(max(curve))),
+            replace={" + 1": ""},
         ),
         Misconception(
             "takes the last of several best epochs",
             "Somebody who stops at the best epoch stops when it is reached for the first time.",
-            _curve_with(epoch=lambda curve: len(curve) - curve[::-1].index(max(curve))),
+            replace={"curve.index(best) + 1": "len(curve) - curve[::-1].index(best)"},
         ),
         Misconception(
             "divides by ten whatever there is",
             "A run of three epochs has no ten last ones. How many numbers did you add up?",
-            _curve_with(mean_of_last_ten=lambda curve: sum(curve[-10:]) / 10),
+            replace={"len(ten)": "10"},
         ),
         Misconception(
             "takes the mean of the whole curve",
             "The beginning says nothing about where the run ends. Which epochs count?",
-            _curve_with(mean_of_last_ten=lambda curve: sum(curve) / len(curve)),
+            replace={"curve[-10:]": "curve"},
         ),
         Misconception(
             "takes the ten best epochs",
             "The ten best were chosen with the test labels. The last ten were chosen by nobody.",
-            _curve_with(mean_of_last_ten=lambda curve: sum(sorted(curve)[-10:]) / len(curve[-10:])),
+            replace={"curve[-10:]": "sorted(curve)[-10:]"},
         ),
         Misconception(
             "takes nine epochs",
             "How many values has curve[-9:]?",
-            _curve_with(mean_of_last_ten=lambda curve: sum(curve[-9:]) / len(curve[-9:])),
+            replace={"-10": "-9"},
         ),
         Misconception(
             "leaves the last epoch out",
             "A slice ends before its second number. Is the last epoch in yours?",
-            _curve_with(
-                mean_of_last_ten=lambda curve: (
-                    sum(curve[-11:-1]) / len(curve[-11:-1]) if len(curve) > 1 else curve[0]
-                )
-            ),
+            replace={"curve[-10:]": "curve[-11:-1] or curve"},
         ),
         Misconception(
             "calls the best of the last ten the last",
             "The last accuracy is that of the last epoch, good or bad.",
-            _curve_with(last=lambda curve: max(curve[-10:])),
+            replace={"curve[-1]": "max(ten)"},
         ),
         Misconception(
             "looks for the best among the last ten only",
             "A network that memorizes peaks early. Where does max look?",
-            _curve_with(
-                best=lambda curve: max(curve[-10:]),
-                epoch=lambda curve: len(curve) - len(curve[-10:]) + 1
-                + curve[-10:].index(max(curve[-10:])),
-            ),
+            replace={"best = max(curve)": "best = max(curve[-10:])", "curve.index(best) + 1": "len(curve) - len(ten) + 1 + ten.index(best)"},
         ),
     ),
 )  # fmt: skip
@@ -197,7 +177,10 @@ CHOICE = Exercise(
         Misconception(
             "chooses where the two curves are nearest",
             "Validation labels are noisy, so the curves must differ, most of all in good epochs.",
-            returns="min(zip(noisy_validation, test, strict=True), key=lambda pair: abs(pair[0] - pair[1]))[1]",
+            returns=(
+                "min(zip(noisy_validation, test, strict=True), key=lambda pair: abs(pair[0] "
+                "- pair[1]))[1]"
+            ),
         ),
     ),
 )
@@ -421,7 +404,10 @@ LOSS = Exercise(
             "takes the log of 0",
             "A sure network gives a wrong label the probability 0 exactly. Use log_softmax, or add "
             "a little.",
-            returns="-(logits.softmax(dim=1).gather(1, labels[:, None]).log() * (logits.softmax(dim=1).gather(1, labels[:, None]).detach() > 0.3)).mean()",
+            returns=(
+                "-(logits.softmax(dim=1).gather(1, labels[:, None]).log() * "
+                "(logits.softmax(dim=1).gather(1, labels[:, None]).detach() > 0.3)).mean()"
+            ),
         ),
     ),
 )
