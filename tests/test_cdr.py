@@ -1,5 +1,6 @@
 """CDR beside loops, SGD's own weight decay and the algorithm box written out."""
 
+import dataclasses
 import functools
 import math
 import threading
@@ -370,14 +371,15 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(momentum, tmp_path):
         epochs=4,
         progress=False,
         device="cpu",
-        options=Options(momentum=0.0),
     )
+    plain, path = Options(momentum=0.0), tmp_path / "run.pt"
     whole_method, method = CDR(0.4, momentum=momentum), CDR(0.4, momentum=momentum)
-    whole = run(whole_method)
-    stop, path = threading.Event(), tmp_path / "run.pt"
-    run(method, stop=stop, checkpoint=path, on_epoch=lambda h: stop.set() if len(h) == 2 else None)
+    whole = run(whole_method, options=plain)
+    stop = threading.Event()
+    stopping = dataclasses.replace(plain, checkpoint=path, stop=stop)
+    run(method, options=stopping, on_epoch=lambda h: stop.set() if len(h) == 2 else None)
     method = CDR(0.4, momentum=momentum)
-    resumed = run(method, checkpoint=path)
+    resumed = run(method, options=dataclasses.replace(plain, checkpoint=path))
     assert resumed["train_loss"] == whole["train_loss"]
     assert torch.equal(method.network[1].weight, whole_method.network[1].weight)
 

@@ -19,17 +19,30 @@ from nlcourse.methods.elr import (
     ELR,
     ELRPlus,
     average_weights,
-    clamped,
     elr_loss,
-    frozen_copy,
     regularizer,
     regularizer_gradient,
     update_targets,
 )
-from nlcourse.training import fit
+from nlcourse.methods.mixup import mix_with_targets
+from nlcourse.training import Options, fit
 from nlcourse.training.networks import mlp
 
-WITHOUT_PARTS = {"networks": 1, "weight_averaging": False, "mixup": False}
+
+class OneNetwork(ELRPlus):
+    num_networks = 1
+
+
+def current_weights(average, weights, step, gamma):
+    return weights
+
+
+def no_mixing(images, labels, targets, alpha, generator):
+    return images, labels, targets
+
+
+def clamped(p):
+    return p.clamp(CLAMP, 1 - CLAMP)
 
 
 def probabilities(n, classes, seed=0, scale=2.0):
@@ -312,7 +325,7 @@ def test_methods_refuse_bad_settings(kind, settings_, words):
 
 @pytest.mark.parametrize(
     ("settings_", "words"),
-    [({"gamma": 1.0}, "`gamma`"), ({"alpha": -0.5}, "`alpha`"), ({"networks": 3}, "1 or 2")],
+    [({"gamma": 1.0}, "`gamma`"), ({"alpha": -0.5}, "`alpha`")],
 )
 def test_elr_plus_refuses_bad_settings(settings_, words):
     with pytest.raises(ValueError, match=words):
@@ -336,7 +349,7 @@ def test_a_students_pieces_are_the_ones_that_run():
 
     built(ELR(update=update, objective=objective)).loss(make_batch())
     assert calls == ["update", "objective"]
-    method = built(ELRPlus(networks=1, update=update, objective=objective, average=average))
+    method = built(OneNetwork(update=update, objective=objective, average=average))
     method.train_epoch([make_batch()], lambda loss, batch: loss(batch))
     assert calls == ["update", "objective"] * 2 + ["average"] * 2  # weight and bias
 
@@ -347,7 +360,7 @@ def test_a_students_pieces_are_the_ones_that_run():
 def test_without_its_parts_elr_plus_is_elr(noisy):
     run = functools.partial(fit, data=noisy, epochs=3, seed=1, progress=False, device="cpu")
     one = run(ELR(0.9, 7.0))
-    other = run(ELRPlus(0.9, 7.0, **WITHOUT_PARTS))
+    other = run(OneNetwork(0.9, 7.0, average=current_weights, mix=no_mixing))
     for column in ("train_loss", "test_accuracy"):
         assert one[column] == other[column]
 
@@ -355,8 +368,8 @@ def test_without_its_parts_elr_plus_is_elr(noisy):
 def test_the_target_comes_from_the_peers_average_on_the_unmixed_images():
     batch, method = make_batch(), built(ELRPlus(0.6, 3.0))
     with torch.no_grad():  # averages that differ from their networks, so that a mix-up shows
-        for buffer in method.averages.buffers():
-            buffer.mul_(-2)
+        for weights in method.averages.parameters():
+            weights.mul_(-2)
     method.loss(batch)
     for number in (0, 1):
         p = method.averages[1 - number](batch.images).softmax(1).clamp(CLAMP, 1 - CLAMP)
@@ -365,20 +378,26 @@ def test_the_target_comes_from_the_peers_average_on_the_unmixed_images():
 
 
 def test_without_averages_the_peer_itself_is_asked():
-    batch, method = make_batch(), built(ELRPlus(0.6, weight_averaging=False))
-    method.loss(batch)
-    p = method.networks[0](batch.images).softmax(1)
-    torch.testing.assert_close(method.targets[1], 0.4 * p)
-    assert len(method.averages) == 0
+    method = built(ELRPlus(0.6, average=current_weights))
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.5)
+
+    def step(loss, batch):
+        optimizer.zero_grad()
+        loss(batch).backward()
+        optimizer.step()
+
+    method.train_epoch([make_batch()], step)
+    for average, network in zip(method.averages, method.networks, strict=True):
+        assert torch.equal(average.weight, network.weight)
 
 
 def test_images_labels_and_targets_are_mixed_alike():
-    method = built(ELRPlus(alpha=8.0), size=3)
+    generator = torch.Generator().manual_seed(0)
     # Images that say which example they are, so that share and partner can be read off.
     images = torch.eye(3)
     labels, targets = torch.tensor([0, 1, 2]), 0.7 * torch.eye(3)
     for _ in range(20):
-        mixed, rows, mixed_targets = method._mixed(images, labels, targets)
+        mixed, rows, mixed_targets = mix_with_targets(images, labels, targets, 8.0, generator)
         torch.testing.assert_close(rows, mixed)
         torch.testing.assert_close(mixed_targets, 0.7 * mixed)
         assert bool((mixed.diagonal() >= 0.5).all())
@@ -387,7 +406,7 @@ def test_images_labels_and_targets_are_mixed_alike():
 
 def test_each_network_gets_the_gradient_of_its_own_loss():
     batch = make_batch()
-    method = built(ELRPlus(0.5, 2.0, mixup=False))
+    method = built(ELRPlus(0.5, 2.0, mix=no_mixing))
     method.loss(batch).backward()
     for number, network in enumerate(method.networks):
         own = elr_loss(
@@ -397,26 +416,17 @@ def test_each_network_gets_the_gradient_of_its_own_loss():
         torch.testing.assert_close(network.weight.grad, expected)
 
 
-def test_averages_are_no_parameters_but_are_saved():
+def test_no_optimizer_moves_the_averages_and_they_are_saved():
     method = built(ELRPlus())
-    names = dict(method.named_parameters())
-    assert set(names) == {f"networks.{k}.{part}" for k in (0, 1) for part in ("weight", "bias")}
+    before = [average.weight.clone() for average in method.averages]
+    optimizer = torch.optim.SGD(method.parameters(), lr=0.5, weight_decay=0.1)
+    method.loss(make_batch()).backward()
+    optimizer.step()
+    for average, network, then in zip(method.averages, method.networks, before, strict=True):
+        assert torch.equal(average.weight, then)
+        assert not torch.equal(network.weight, then)
     saved = set(method.state_dict())
     assert {f"averages.{k}.{part}" for k in (0, 1) for part in ("weight", "bias")} < saved
-
-
-def test_a_frozen_copy_predicts_the_same_and_stays():
-    network = nn.Sequential(
-        nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(2)
-    )
-    images = torch.randn(5, 1, 6, 6)
-    network(images)
-    frozen = frozen_copy(network)
-    torch.testing.assert_close(frozen.eval()(images), network.eval()(images))
-    assert list(frozen.parameters()) == []
-    with torch.no_grad():
-        network[3].weight.zero_()
-    assert frozen[3].weight.abs().sum() > 0
 
 
 @settings(max_examples=50)
@@ -480,7 +490,7 @@ def noisy(digits):
     return noise.inject(digits.subset(200), "symmetric", 0.4, seed=0)
 
 
-@pytest.mark.parametrize("make", [ELR, ELRPlus, functools.partial(ELRPlus, networks=1)])
+@pytest.mark.parametrize("make", [ELR, ELRPlus, OneNetwork])
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(make, noisy, tmp_path):
     network = functools.partial(mlp, hidden=(32,), dropout=0.2)
     run = functools.partial(
@@ -497,12 +507,11 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(make, noisy, tmp_pat
     stop, path = threading.Event(), tmp_path / "run.pt"
     first = run(
         make(0.9, 7.0),
-        checkpoint=path,
-        stop=stop,
+        options=Options(checkpoint=path, stop=stop),
         on_epoch=lambda history: stop.set() if len(history) == 2 else None,
     )
     assert first.stopped
-    second = run(method, checkpoint=path)
+    second = run(method, options=Options(checkpoint=path))
     for column in ("train_loss", "given_accuracy", "test_accuracy"):
         assert second[column] == whole[column]
     ours, theirs = method.state_dict(), whole_method.state_dict()

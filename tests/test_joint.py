@@ -16,9 +16,8 @@ from torch.nn import functional as F
 from nlcourse import datasets, noise
 from nlcourse.base import Batch
 from nlcourse.experiments import recipes
-from nlcourse.methods import CrossEntropy
+from nlcourse.methods import CrossEntropy, FromSoftLabels
 from nlcourse.methods.joint import (
-    FromSoftLabels,
     JointOptimization,
     entropy_loss,
     hard_labels,
@@ -28,7 +27,7 @@ from nlcourse.methods.joint import (
     prior_loss,
     soft_labels,
 )
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 from nlcourse.training.networks import mlp
 
 SMALL = functools.partial(mlp, hidden=(16,), dropout=0.2)
@@ -43,6 +42,19 @@ def draw(seed, rows=7, classes=4):
 
 def draw_prior(seed, classes=4):
     return draw(seed, 1, classes)[0]
+
+
+def hard(*arguments):
+    return hard_labels(next_labels(*arguments))
+
+
+def few(count):
+    """Return an update of the `count` most different labels."""
+
+    def update(labels, *more):
+        return most_different_hard_labels(labels, next_labels(labels, *more), count)
+
+    return update
 
 
 @pytest.fixture(scope="module")
@@ -235,9 +247,9 @@ class Diary(JointOptimization):
         self.learned_from.append(labels)
 
 
-@pytest.mark.parametrize("update", ["soft", "hard", hard_labels])
+@pytest.mark.parametrize("update", [next_labels, hard])
 def test_labels_are_the_mean_of_what_was_said_in_training(noisy, update):
-    method = Diary(begin=4, average=3, update=update)
+    method = Diary(begin=4, average=3, next_labels=update)
     fit(
         method,
         noisy,
@@ -252,15 +264,15 @@ def test_labels_are_the_mean_of_what_was_said_in_training(noisy, update):
         assert torch.equal(method.learned_from[epoch], given_labels)
     for epoch in range(4, 9):
         mean = sum(method.said[epoch - k] for k in (1, 2, 3)) / 3
-        expected = mean if update == "soft" else hard_labels(mean)
+        expected = hard_labels(mean) if update is hard else mean
         torch.testing.assert_close(method.learned_from[epoch], expected)
     final = sum(method.said[-3:]) / 3
-    expected = final if update == "soft" else hard_labels(final)
+    expected = hard_labels(final) if update is hard else final
     torch.testing.assert_close(method.current_labels, expected)
 
 
 def test_an_update_of_k_changes_at_most_k_labels_an_epoch(noisy):
-    method = Diary(begin=3, average=2, update=5)
+    method = Diary(begin=3, average=2, next_labels=few(5))
     fit(
         method,
         noisy,
@@ -318,10 +330,9 @@ def test_a_students_pieces_are_used(noisy):
     method = JointOptimization(
         begin=2,
         average=2,
-        update=spy("update", hard_labels),
         prior_loss=spy("prior", prior_loss),
         entropy_loss=spy("entropy", entropy_loss),
-        next_labels=spy("next", next_labels),
+        next_labels=spy("next", hard),
     )
     options = {
         "network": SMALL,
@@ -331,24 +342,25 @@ def test_a_students_pieces_are_used(noisy):
         "device": "cpu",
     }
     theirs = fit(method, noisy, **options)
-    assert calls == {"update", "prior", "entropy", "next"}
-    ours = fit(JointOptimization(begin=2, average=2, update="hard"), noisy, **options)
+    assert calls == {"prior", "entropy", "next"}
+    ours = fit(JointOptimization(begin=2, average=2, next_labels=hard), noisy, **options)
     assert theirs["train_loss"] == ours["train_loss"]
 
 
 @pytest.mark.parametrize("stopped_after", [1, 3, 5])  # before, within and after the first ring
-@pytest.mark.parametrize("update", ["soft", 20])
+@pytest.mark.parametrize("update", [next_labels, few(20)], ids=["soft", "few"])
 def test_a_stopped_run_goes_on_bit_for_bit(noisy, tmp_path, stopped_after, update):
-    def run(**options):
-        method = JointOptimization(begin=4, average=3, update=update)
+    def run(on_epoch=None, **rare):
+        method = JointOptimization(begin=4, average=3, next_labels=update)
         history = fit(
             method,
             noisy,
             network=SMALL,
             epochs=8,
             progress=False,
-            **options,
             device="cpu",
+            on_epoch=on_epoch,
+            options=Options(**rare),
         )
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in history.rows]
         return str(rows), method.state_dict()
@@ -428,17 +440,13 @@ def test_what_is_no_probability_is_refused(function, wrong):
     ("call", "words"),
     [
         (lambda: prior_loss(BAD, GOOD[0]), "is a softmax missing"),
-        (lambda: prior_loss(GOOD, BAD[0]), "`prior` .* got sum 1.8"),
+        (lambda: prior_loss(GOOD, BAD[0]), "`prior` .* got sums from 1.8"),
         (lambda: prior_loss(GOOD, torch.tensor([1.0])), r"`prior` of shape \(2,\)"),
         (lambda: entropy_loss(GOOD[0]), r"shape \(n, C\), got \(2,\)"),
         (lambda: JointOptimization(alpha=-1), "`alpha` and `beta` of at least 0"),
         (lambda: JointOptimization(beta=-0.1), "`alpha` and `beta` of at least 0"),
         (lambda: JointOptimization(begin=9), "`begin` of at least `average`, got 9 and 10"),
         (lambda: JointOptimization(average=0), "`average` of at least 1"),
-        (lambda: JointOptimization(update="softer"), "'soft', 'hard', a number"),
-        (lambda: JointOptimization(update=0), "'soft', 'hard', a number"),
-        (lambda: JointOptimization(update=True), "'soft', 'hard', a number"),
-        (lambda: JointOptimization(prior=BAD[0]), "`prior` .* sum to 1"),
         (lambda: FromSoftLabels(BAD), "`labels` with rows"),
     ],
 )
@@ -450,6 +458,8 @@ def test_bad_input_is_refused_in_words(call, words):
 def test_a_prior_or_labels_for_other_data_are_refused(noisy):
     with pytest.raises(ValueError, match=r"`prior` of shape \(10,\)"):
         fit(JointOptimization(prior=GOOD[0]), noisy, epochs=1, progress=False)
+    with pytest.raises(ValueError, match="`prior` .* sum to 1"):
+        fit(JointOptimization(prior=torch.full((10,), 0.2)), noisy, epochs=1, progress=False)
     with pytest.raises(ValueError, match=r"`labels` of shape \(200, 10\)"):
         fit(FromSoftLabels(draw(0, 199, 10)), noisy, epochs=1, progress=False)
 

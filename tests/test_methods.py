@@ -15,6 +15,7 @@ from nlcourse import datasets, noise
 from nlcourse.base import Batch
 from nlcourse.methods import METHODS, CoTeaching, CrossEntropy, Method
 from nlcourse.methods.co_teaching import crossed_losses, forget_rate, own_losses, small_loss_indices
+from nlcourse.methods.joint import hard_labels, next_labels
 from nlcourse.training import Options, fit
 from nlcourse.training.networks import small_cnn
 
@@ -125,11 +126,11 @@ def make_batch(size=20):
     return Batch(images, labels, torch.arange(size))
 
 
-@pytest.mark.parametrize("cross", [True, False])
-def test_a_co_teaching_step_is_the_algorithm_box(cross):
+@pytest.mark.parametrize("piece", [crossed_losses, own_losses])
+def test_a_co_teaching_step_is_the_algorithm_box(piece):
     """One optimizer on the sum of two losses steps like one optimizer a network."""
     batch = make_batch()
-    method = CoTeaching(0.5, ramp_epochs=2, cross=cross)
+    method = CoTeaching(0.5, ramp_epochs=2, losses=piece)
     waiting = iter(linear_pair(0))
     method.build(lambda: next(waiting), 20, 3)
     method.epoch = 1  # the share to drop is 0.25: 15 of 20 are kept
@@ -146,7 +147,7 @@ def test_a_co_teaching_step_is_the_algorithm_box(cross):
         ]
         kept.append(sorted(range(20), key=lambda position, losses=losses: losses[position])[:15])
     for number, network in enumerate(reference):
-        chosen = kept[1 - number] if cross else kept[number]
+        chosen = kept[1 - number] if piece is crossed_losses else kept[number]
         own = torch.optim.SGD(network.parameters(), lr=0.1)
         F.cross_entropy(network(batch.images[chosen]), batch.labels[chosen]).backward()
         own.step()
@@ -180,6 +181,17 @@ def test_a_students_pieces_are_the_ones_that_run():
     method.build(lambda: torch.nn.Linear(6, 3), 20, 3)
     method.loss(make_batch())
     assert calls == [("select", 0.125), ("select", 0.125), ("losses",)]
+
+
+def test_what_is_noted_as_selected_follows_the_piece_that_runs():
+    def first_three(first, second, kept_by_first, kept_by_second):
+        return first[:3].sum(), 0 * second.sum()
+
+    method = CoTeaching(0.5, losses=first_three)
+    method.build(lambda: torch.nn.Linear(6, 3), 20, 3)
+    method.loss(make_batch()).backward()
+    assert method.selected[0].nonzero().flatten().tolist() == [0, 1, 2]
+    assert not method.selected[1].any()
 
 
 def test_own_losses_leaves_the_exchange_out():
@@ -224,18 +236,22 @@ def test_every_method_learns_in_short_numbers(name):
         "network": network,
         "progress": False,
         "device": "cpu",
-        "options": Options(batch_size=40),
+        "options": Options(batch_size=40, precision="bfloat16"),
     }
-    history = fit(make(name), noisy, epochs=3, **options, options=Options(precision="bfloat16"))
+    history = fit(make(name), noisy, epochs=3, **options)
     assert np.isfinite(history["train_loss"]).all()
     assert history.settings["precision"] == "bfloat16"
+
+
+def next_hard_labels(*arguments):
+    return hard_labels(next_labels(*arguments))
 
 
 EARLY = {"begin": 2, "average": 2}
 ON_GPU = {name: (name, {}) for name in METHODS} | {
     "dividemix": ("dividemix", {"warm_up": 1, "views": 1}),
     "joint-optimization": ("joint-optimization", EARLY),
-    "joint-optimization, hard": ("joint-optimization", EARLY | {"update": "hard"}),
+    "joint-optimization, hard": ("joint-optimization", EARLY | {"next_labels": next_hard_labels}),
 }
 # Here not even fetching a batch or relabelling makes the processor wait.
 WHOLE_EPOCHS = {"co-teaching", "joint-optimization"}

@@ -494,6 +494,9 @@ class OneNetwork(Method):
 
 
 # %%
+from nlcourse.methods.co_teaching import own_losses
+
+
 def no_ramp(epoch, noise_rate, ramp_epochs, exponent):
     return noise_rate
 
@@ -501,7 +504,7 @@ def no_ramp(epoch, noise_rate, ramp_epochs, exponent):
 variants = {
     "cross entropy": lambda rate: CrossEntropy(),
     "one network": OneNetwork,
-    "two, no exchange": lambda rate: CoTeaching(rate, cross=False),
+    "two, no exchange": lambda rate: CoTeaching(rate, losses=own_losses),
     "two, crossed": lambda rate: CoTeaching(rate),
     "crossed, no ramp": lambda rate: CoTeaching(rate, forget_rate=no_ramp),
 }
@@ -837,10 +840,9 @@ def my_co_teaching(assumed_rate, ramp_epochs, cross):
     return CoTeaching(
         assumed_rate,
         ramp_epochs,
-        cross=cross,
         forget_rate=forget_rate,
         select=small_loss_indices,
-        losses=crossed_losses,
+        losses=crossed_losses if cross else own_losses,
     )
 
 
@@ -1019,7 +1021,7 @@ print(
 relatives = {
     "Co-teaching": CoTeaching(noise_rate=0.4),
     "Co-teaching+": CoTeachingPlus(noise_rate=0.4),
-    "Decoupling": CoTeachingPlus(noise_rate=0.0, cross=False),
+    "Decoupling": CoTeachingPlus(noise_rate=0.0),
 }
 histories = {
     name: fit(method, noisy, epochs=60, **SETTINGS)

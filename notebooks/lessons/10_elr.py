@@ -860,9 +860,23 @@ for place, name in enumerate(("second network", "averaging", "mixup")):
 
 # %%
 hard, sure = noise.inject(data, *KINDS[1], seed=0), {}
-single = {"networks": 1, "mixup": False, "gamma": 0.99}
+
+
+class OneNetwork(ELRPlus):
+    num_networks = 1  # its own average makes its targets
+
+
+def no_mixing(images, labels, targets, alpha, generator):
+    return images, labels, targets
+
+
+def current_weights(average, weights, step, gamma):
+    return weights
+
+
 for averaging in (False, True):
-    one = ELRPlus(BETA, LAMBDA, weight_averaging=averaging, **single)
+    average = average_weights if averaging else current_weights
+    one = OneNetwork(BETA, LAMBDA, gamma=0.99, average=average, mix=no_mixing)
     fit(one, hard, **SETTINGS | {"epochs": 10})
     sure[averaging] = one.targets[0].max(dim=1).values.mean().item()
     print(
