@@ -40,7 +40,7 @@ def root(tmp_path, monkeypatch):
     root = tmp_path / "a course"
     for folder in ("notebooks/lessons", "notebooks/solutions", "notebooks/images", "nlcourse"):
         (root / folder).mkdir(parents=True)
-    (root / "nlcourse" / "course.py").touch()
+    (root / "nlcourse" / "course").mkdir()
     for name in ("00_start_here", "07_co_teaching"):
         (root / "notebooks" / f"{name}.ipynb").write_text(notebook(name))
         (root / "notebooks" / "solutions" / f"{name}.ipynb").write_text(notebook("solved"))

@@ -16,10 +16,11 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from copy import deepcopy
-from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+from bs4 import BeautifulSoup
+from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 from traitlets.config import Config
@@ -30,6 +31,7 @@ from .sources import CHECK_CALL, LessonError, read_source, split_cells
 BUILDER = 1  # raise it when the same source would give another notebook
 CODE_STUB = "raise NotImplementedError"
 CELL_TIMEOUT = 120  # seconds, as under nbval
+KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 COLAB_CELL = """\
@@ -65,13 +67,9 @@ def student_variant(lesson: Lesson) -> NotebookNode:
     _validate_syntax(notebook, lesson)
     # After the title, so that the first thing one sees is the lesson's name.
     place = 1 if notebook.cells and notebook.cells[0].cell_type == "markdown" else 0
-    notebook.cells.insert(place, _colab_cell(lesson.root))
+    colab = COLAB_CELL.format(address=repository_url(lesson.root))
+    notebook.cells.insert(place, nbformat.v4.new_code_cell(colab, id="colab"))
     return _with_metadata(notebook, lesson, "blank")
-
-
-def _colab_cell(root: Path) -> NotebookNode:
-    source = COLAB_CELL.format(address=repository_url(root))
-    return nbformat.v4.new_code_cell(source, id="colab")
 
 
 def _validate_syntax(notebook: NotebookNode, lesson: Lesson) -> None:
@@ -108,41 +106,27 @@ def _mark_for_nbgrader(cell: NotebookNode, used: Counter[str]) -> None:
     else:
         return
     used[name] += 1
-    cell.metadata["nbgrader"] = {
-        "grade": grade,
-        "grade_id": name if used[name] == 1 else f"{name}-{used[name]}",
-        "locked": grade,
-        "schema_version": 3,
-        "solution": not grade,
-        "task": False,
-    } | ({"points": 1} if grade else {})
+    grade_id = name if used[name] == 1 else f"{name}-{used[name]}"
+    about = {"grade_id": grade_id, "grade": grade, "locked": grade, "solution": not grade}
+    cell.metadata["nbgrader"] = about | {"schema_version": 3, "task": False}
+    if grade:
+        cell.metadata["nbgrader"]["points"] = 1
 
 
 def _with_metadata(notebook: NotebookNode, lesson: Lesson, variant: str) -> NotebookNode:
     """Metadata that say where a notebook comes from and nothing about who built it."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {
-                "display_name": "Python 3 (ipykernel)",
-                "language": "python",
-                "name": "python3",
-            },
-            "language_info": {"name": "python"},
-            "nlcourse": {
-                "builder": BUILDER,
-                "lesson": lesson.name,
-                "source_sha256": _source_sha256(lesson.source),
-                "variant": variant,
-            },
-        }
-    )
+    # Hash of the text, so that Windows line ends make no other lesson of it.
+    digest = hashlib.sha256(lesson.source.read_text(encoding="utf-8").encode()).hexdigest()
+    about = {
+        "builder": BUILDER,
+        "lesson": lesson.name,
+        "source_sha256": digest,
+        "variant": variant,
+    }
+    metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "nlcourse": about}
+    notebook.metadata = nbformat.from_dict(metadata)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
-
-
-def _source_sha256(source: Path) -> str:
-    """Hash of the text, so that Windows line ends make no other lesson of it."""
-    return hashlib.sha256(source.read_text(encoding="utf-8").encode()).hexdigest()
 
 
 # ---- executing and tidying -----------------------------------------------------------------------
@@ -154,14 +138,12 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
     The kernel's progress file lies in a temporary folder, so that building never counts as
     solving. Raises nbclient's `CellExecutionError` when a cell fails.
     """
-    from nbclient import NotebookClient
-
     executed = deepcopy(notebook)
     with tempfile.TemporaryDirectory() as scratch:
         client = NotebookClient(
             executed,
             timeout=CELL_TIMEOUT,
-            kernel_name="python3",
+            kernel_name=KERNEL["name"],
             resources={"metadata": {"path": str(folder)}},
             store_widget_state=False,
             record_timing=False,
@@ -171,7 +153,7 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
     executed.metadata = deepcopy(notebook.metadata)  # the kernel wrote its version into it
     for cell in executed.cells:
         if cell.cell_type == "code":
-            cell.outputs = [kept for output in cell.outputs if (kept := _tidy(output))]
+            cell.outputs = [output for output in cell.outputs if not _is_noise(output)]
     return executed
 
 
@@ -187,23 +169,18 @@ def kernel_environment(scratch: Path, *, strict: bool = True) -> dict[str, str]:
     return environment | ({"NLCOURSE_STRICT": "1"} if strict else {})
 
 
-def _tidy(output: NotebookNode) -> NotebookNode | None:
-    """An output without what is random or means nothing to a reader; None when nothing is left.
+def _is_noise(output: NotebookNode) -> bool:
+    """Whether an output is random, or means nothing to a reader.
 
     stderr is warnings and progress bars; a widget view is an id that no other page can resolve.
     """
-    if output.output_type == "stream" and output.name == "stderr":
-        return None
-    if WIDGET_VIEW in output.get("data", {}):
-        return None
-    return output
+    warning = output.output_type == "stream" and output.name == "stderr"
+    return warning or WIDGET_VIEW in output.get("data", {})
 
 
 def problems_of_outputs(notebook: NotebookNode) -> list[str]:
     """What a committed solved notebook must not have: one line each, with the cell's first line."""
-    found = []
-    if "widgets" in notebook.metadata:
-        found.append("widget state in the metadata")
+    found = ["widget state in the metadata"] if "widgets" in notebook.metadata else []
     for cell in notebook.cells:
         if cell.cell_type == "code":
             first = cell.source.partition("\n")[0]
@@ -217,29 +194,17 @@ def _problems_of_cell(cell: NotebookNode) -> Iterator[str]:
     for output in cell.outputs:
         if output.output_type == "error":
             yield f"ended in {output.ename}"
-        elif _tidy(output) is None:
+        elif _is_noise(output):
             yield "has stderr or a widget view in its outputs"
         elif _lacks_alt(output):
             yield "shows an image without alt text"
 
 
-class _Images(HTMLParser):
-    """Collects the alt text of every image of a page."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.alts: list[str] = []
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag == "img":
-            self.alts.append(dict(attrs).get("alt") or "")
-
-
 def _lacks_alt(output: NotebookNode) -> bool:
     """Whether an output shows an image that says nothing to a reader who cannot see it."""
     data, metadata = output.get("data", {}), output.get("metadata", {})
-    alts = _Images("".join(data.get("text/html", ""))).alts
+    page = BeautifulSoup("".join(data.get("text/html", "")), "html.parser")
+    alts = [str(image.get("alt", "")) for image in page.find_all("img")]
     if not alts:  # pages prefer HTML to a picture when an output has both
         kinds = [kind for kind in data if kind.startswith("image/")]
         alts = [metadata.get(kind, {}).get("alt") or metadata.get("alt") or "" for kind in kinds]
@@ -258,9 +223,9 @@ def build(lesson: Lesson, *, force: bool = False) -> list[Path]:
     """
     blank, solution = student_variant(lesson), solution_variant(lesson)
     written = []
-    if stale_blank(lesson, blank):
+    if _stale_blank(lesson.blank, blank):
         written.append(_write(blank, lesson.blank))
-    if force or stale_solution(lesson, solution):
+    if force or _stale_solution(lesson.solution, solution):
         lesson.solution.parent.mkdir(parents=True, exist_ok=True)
         executed = execute(solution, lesson.solution.parent)
         if problems := problems_of_outputs(executed):
@@ -277,39 +242,35 @@ def _write(notebook: NotebookNode, path: Path) -> Path:
 
 
 def _as_text(notebook: NotebookNode) -> str:
-    return nbformat.writes(notebook, indent=1, sort_keys=True) + "\n"
+    return str(nbformat.writes(notebook, indent=1, sort_keys=True)) + "\n"
 
 
 def stale(lesson: Lesson) -> list[str]:
-    """Why the products of a lesson are not its source's, one line each; empty when they are."""
-    return [
-        f"{path.relative_to(lesson.root)}: {reason}"
-        for path, reason in (
-            (lesson.blank, stale_blank(lesson, student_variant(lesson))),
-            (lesson.solution, stale_solution(lesson, solution_variant(lesson))),
-        )
-        if reason
-    ]
+    """Why the products of a lesson are not its source's, one line each; empty when they are.
+
+    A blank one is compared to the byte. Of a solved one the outputs are not compared (times and
+    pictures differ from machine to machine), but every cell must have run, without an error, and
+    all must be fit to be read.
+    """
+    reasons = {
+        lesson.blank: _stale_blank(lesson.blank, student_variant(lesson)),
+        lesson.solution: _stale_solution(lesson.solution, solution_variant(lesson)),
+    }
+    return [f"{path.relative_to(lesson.root)}: {why}" for path, why in reasons.items() if why]
 
 
-def stale_blank(lesson: Lesson, expected: NotebookNode) -> str:
-    """Why the committed blank notebook is not `expected`; empty when it is, to the byte."""
-    if not lesson.blank.is_file():
+def _stale_blank(path: Path, expected: NotebookNode) -> str:
+    if not path.is_file():
         return "is missing"
-    same = lesson.blank.read_text(encoding="utf-8") == _as_text(expected)
+    same = path.read_text(encoding="utf-8") == _as_text(expected)
     return "" if same else "is not what the source gives"
 
 
-def stale_solution(lesson: Lesson, expected: NotebookNode) -> str:
-    """Why the committed solved notebook is not `expected`, executed; empty when it is.
-
-    Outputs are not compared (times and pictures differ from machine to machine), but every cell
-    must have run, without an error, and all must be fit to be read.
-    """
-    if not lesson.solution.is_file():
+def _stale_solution(path: Path, expected: NotebookNode) -> str:
+    if not path.is_file():
         return "is missing"
     try:
-        found = nbformat.read(lesson.solution, as_version=4)
+        found = nbformat.read(path, as_version=4)
     except (nbformat.reader.NotJSONError, AttributeError, KeyError):
         return "is no notebook"
     problems = problems_of_outputs(found)

@@ -68,17 +68,14 @@ class Copies:
 
     def __str__(self) -> str:
         """What was done, in a line or three."""
-        lines = []
-        if self.added:
-            lines.append(f"added to work/: {', '.join(self.added)}")
-        if self.kept:
-            lines.append(f"kept as they are in work/: {len(self.kept)} file(s)")
-        if self.outdated:
-            lines.append(
-                f"newer in the course: {', '.join(self.outdated)}. Yours stay as they are; rename"
-                " yours and start again to get the new one beside it."
-            )
-        return "\n".join(lines) or "nothing to copy into work/"
+        mend = "Yours stay as they are; rename yours and start again to get the new one beside it."
+        lines = {
+            f"added to work/: {', '.join(self.added)}": self.added,
+            f"kept as they are in work/: {len(self.kept)} file(s)": self.kept,
+            f"newer in the course: {', '.join(self.outdated)}. {mend}": self.outdated,
+        }
+        said = [line for line, names in lines.items() if names]
+        return "\n".join(said) or "nothing to copy into work/"
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -139,7 +136,7 @@ def repository_url(root: Path) -> str:
     """The repository's address from pyproject.toml, the one place where it stands."""
     settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
     try:
-        return settings["project"]["urls"]["Source"]
+        return str(settings["project"]["urls"]["Source"])
     except KeyError:
         raise CourseError(
             "Expected `Source` under [project.urls] in pyproject.toml: the repository's address"
@@ -153,14 +150,15 @@ def copy_into_work(root: Path) -> Copies:
     """
     added, kept, outdated = [], [], []
     for source in _student_files(root / "notebooks"):
-        name = source.relative_to(root / "notebooks")
+        name = source.relative_to(root / "notebooks").as_posix()
         target = root / "work" / name
         if _copy_once(source, target):
-            added.append(name.as_posix())
+            added.append(name)
             continue
-        kept.append(name.as_posix())
-        if _is_outdated(source, target):
-            outdated.append(name.as_posix())
+        kept.append(name)
+        new, old = _source_hash(source), _source_hash(target)
+        if new and old and new != old:
+            outdated.append(name)
     return Copies(tuple(added), tuple(kept), tuple(outdated))
 
 
@@ -192,18 +190,10 @@ def _copy_once(source: Path, target: Path) -> bool:
     return True
 
 
-def _is_outdated(source: Path, copy: Path) -> bool:
-    """Whether the lesson behind a copy has another source by now (unknown counts as no)."""
-    hashes = [_source_hash(path) for path in (source, copy)]
-    return None not in hashes and hashes[0] != hashes[1]
-
-
-def _source_hash(notebook: Path) -> str | None:
-    """The hash of the lesson's source that the builder wrote into a notebook, if there is one."""
-    if notebook.suffix != ".ipynb":
-        return None
+def _source_hash(notebook: Path) -> str:
+    """The hash of the lesson's source that the builder wrote into a notebook; "" without one."""
     try:
-        metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
-        return metadata["nlcourse"]["source_sha256"]
+        text = json.loads(notebook.read_text(encoding="utf-8"))
+        return str(text["metadata"]["nlcourse"]["source_sha256"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return ""
