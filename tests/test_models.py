@@ -114,7 +114,6 @@ def weights_file(tmp_path, monkeypatch):
         raise OSError("no network in the tests")
 
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("NLCOURSE_DATA", str(tmp_path))
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -132,15 +131,6 @@ def test_imagenet_s_weights_are_taken_but_for_the_last_layer(weights_file):
             assert torch.equal(ours[name], value), name
     assert network(torch.zeros(2, 3, 64, 64)).shape == (2, 14)
     assert all(parameter.requires_grad for parameter in network.parameters())
-
-
-def test_imagenet_s_weights_are_taken_from_torch_s_cache(weights_file, tmp_path, monkeypatch):
-    cache = tmp_path / "torch" / "hub" / "checkpoints"
-    cache.mkdir(parents=True)
-    theirs = torchvision.models.resnet50(weights=None)
-    torch.save(theirs.state_dict(), cache / weights_file.name)
-    network = resnet.resnet50_imagenet((3, 32, 32), 5)
-    assert torch.equal(network.conv1.weight, theirs.conv1.weight)
 
 
 def test_missing_weights_say_where_to_put_the_file(weights_file):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..base import Batch
+from ..base import Batch, expect
 from ..datasets.augment import Augment
 
 
@@ -35,15 +35,11 @@ class Images:
         device: torch.device | str = "cpu",
     ) -> None:
         """Move the images to the device."""
-        if images.dim() != 4:
-            raise ValueError(
-                "Expected `images` of shape (n, channels, height, width), got "
-                f"{tuple(images.shape)}"
-            )
-        if images.dtype not in (torch.uint8, torch.float32):
-            raise TypeError(
-                f"Expected `images` as uint8 (0 to 255) or float32 (0 to 1), got {images.dtype}"
-            )
+        shape, kinds = tuple(images.shape), (torch.uint8, torch.float32)
+        expect(images.dim() == 4, "`images` of shape (n, channels, height, width)", shape)
+        expect(
+            images.dtype in kinds, "`images` as uint8 (0 to 255) or float32 (0 to 1)", images.dtype
+        )
         self.shape = images.shape
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self.std = torch.tensor(std, dtype=torch.float32, device=device)
@@ -130,12 +126,9 @@ class Batches:
         augment: Augment | None = None,
     ) -> None:
         """Hold images and labels; draws nothing yet."""
-        if batch_size < 1:
-            raise ValueError(f"Expected `batch_size` of at least 1, got {batch_size}")
-        if len(store) != len(labels):
-            raise ValueError(
-                f"Expected one label an image, got {len(store)} images and {len(labels)} labels"
-            )
+        expect(batch_size >= 1, "`batch_size` of at least 1", batch_size)
+        both = f"{len(store)} images and {len(labels)} labels"
+        expect(len(store) == len(labels), "one label an image", both)
         self.store = store
         self.labels = labels.to(store.mean.device)
         self.batch_size = batch_size

@@ -6,6 +6,8 @@ import csv
 import math
 from pathlib import Path
 
+from ..base import expect
+
 COLUMNS = (
     "epoch",
     "seconds",
@@ -55,13 +57,14 @@ class History:
 
     def __getitem__(self, column: str) -> list[float]:
         """Return one column, a value an epoch."""
-        self._check(column)
+        if column not in COLUMNS:
+            raise KeyError(f"{column!r} is no column of a history: there are {', '.join(COLUMNS)}")
         return [row[column] for row in self.rows]
 
     @property
     def last(self) -> dict[str, float]:
         """The row of the last epoch."""
-        self._check(COLUMNS[0], needs_rows=True)
+        self._refuse_empty()
         return self.rows[-1]
 
     def best(self, column: str = "test_accuracy") -> float:
@@ -69,13 +72,13 @@ class History:
 
         For test accuracy this is an oracle's choice of epoch: it looks at the test set.
         """
-        self._check(column, needs_rows=True)
+        self._refuse_empty()
         values = [value for value in self[column] if not math.isnan(value)]
         return max(values, default=math.nan)
 
     def mean_last(self, column: str = "test_accuracy", count: int = 10) -> float:
         """Return the mean over the last `count` epochs (the Co-teaching paper reports ten)."""
-        self._check(column, needs_rows=True)
+        self._refuse_empty()
         values = self[column][-count:]
         return sum(values) / len(values)
 
@@ -103,9 +106,8 @@ class History:
         """Read what :meth:`to_csv` wrote."""
         with open(path, newline="") as file:
             reader = csv.DictReader(file)
-            missing = set(COLUMNS) - set(reader.fieldnames or ())
-            if missing:
-                raise ValueError(f"{path} is no history: it has no column {sorted(missing)[0]!r}")
+            missing = sorted(set(COLUMNS) - set(reader.fieldnames or ()))
+            expect(not missing, f"a history in {path}", f"no column {missing[:1]}")
             return cls([{name: float(row[name]) for name in COLUMNS} for row in reader])
 
     def __repr__(self) -> str:
@@ -118,8 +120,7 @@ class History:
             f"last {100 * self.last['test_accuracy']:.1f} %{note}"
         )
 
-    def _check(self, column: str, needs_rows: bool = False) -> None:
-        if column not in COLUMNS:
-            raise KeyError(f"{column!r} is no column of a history; there are {', '.join(COLUMNS)}")
-        if needs_rows and not self.rows:
-            raise ValueError("This history is empty: no epoch has finished yet")
+    def _refuse_empty(self) -> None:
+        expect(
+            bool(self.rows), "a history with an epoch", "an empty one: no epoch has finished yet"
+        )

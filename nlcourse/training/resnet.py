@@ -10,18 +10,17 @@ Clothing1M and Food-101 are trained from ImageNet's weights: ``resnet50_imagenet
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import torch
 from torch import nn
 
+from ..base import expect
 from ..datasets.files import DataError, data_root
 
 WEIGHTS_FOLDER = "weights"  # inside the folder of the data
+ImageShape = tuple[int, int, int]
 
 
 def resnet18_small(
-    image_shape: tuple[int, int, int], num_classes: int, *, stem_padding: int = 1
+    image_shape: ImageShape, num_classes: int, *, stem_padding: int = 1
 ) -> nn.Module:
     """ResNet-18 for small images: 11,173,962 parameters for CIFAR-10.
 
@@ -34,25 +33,21 @@ def resnet18_small(
 
 
 def resnet34_small(
-    image_shape: tuple[int, int, int], num_classes: int, *, stem_padding: int = 1
+    image_shape: ImageShape, num_classes: int, *, stem_padding: int = 1
 ) -> nn.Module:
     """ResNet-34 for small images, as :func:`resnet18_small`: 21,282,122 parameters (ELR, GCE)."""
     return _for_small_images("BasicBlock", [3, 4, 6, 3], image_shape, num_classes, stem_padding)
 
 
 def resnet50_small(
-    image_shape: tuple[int, int, int], num_classes: int, *, stem_padding: int = 1
+    image_shape: ImageShape, num_classes: int, *, stem_padding: int = 1
 ) -> nn.Module:
     """ResNet-50 for small images, as :func:`resnet18_small`: 23,520,842 parameters (CDR)."""
     return _for_small_images("Bottleneck", [3, 4, 6, 3], image_shape, num_classes, stem_padding)
 
 
 def _for_small_images(
-    block: str,
-    depths: list[int],
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-    stem_padding: int,
+    block: str, depths: list[int], image_shape: ImageShape, num_classes: int, stem_padding: int
 ) -> nn.Module:
     from torchvision.models import resnet  # only here: torchvision takes a second to import
 
@@ -66,12 +61,12 @@ def _for_small_images(
 
 
 def resnet50_imagenet(
-    image_shape: tuple[int, int, int], num_classes: int, *, pretrained: bool = True
+    image_shape: ImageShape, num_classes: int, *, pretrained: bool = True
 ) -> nn.Module:
     """ResNet-50 with ImageNet's weights and a new last layer: for Clothing1M, Food-101, WebVision.
 
     All layers are trained on. The weights (98 MB) are looked for in the folder ``weights`` of the
-    data, then in torch's own cache; else they are fetched.
+    data, else fetched into it.
 
     Args:
         image_shape: (3, height, width); 224 x 224 is what the weights have seen.
@@ -82,10 +77,7 @@ def resnet50_imagenet(
         ValueError: for images that do not have three channels.
         DataError: when the weights are not there and cannot be fetched, or are damaged.
     """
-    if image_shape[0] != 3:
-        raise ValueError(
-            f"Expected images with 3 channels for ImageNet's ResNet-50, got {image_shape[0]}"
-        )
+    expect(image_shape[0] == 3, "images with 3 channels for ImageNet's ResNet-50", image_shape[0])
     from torchvision.models import resnet50
 
     network = resnet50(weights=None)
@@ -100,23 +92,17 @@ def _load_imagenet_weights(network: nn.Module) -> None:
     from torchvision.models import ResNet50_Weights
 
     weights = ResNet50_Weights.IMAGENET1K_V1  # what `pretrained=True` meant when the papers ran
-    own = data_root(None) / WEIGHTS_FOLDER / weights.url.rsplit("/", 1)[-1]
+    file = data_root(None) / WEIGHTS_FOLDER / weights.url.rsplit("/", 1)[-1]
+    there = file.is_file()
+    how = {"model_dir": str(file.parent), "map_location": "cpu", "weights_only": True}
     try:
-        if own.is_file():
-            state = torch.load(own, map_location="cpu", weights_only=True)
-        else:  # torch looks into its cache first, and compares the hash in the file's name
-            state = weights.get_state_dict(progress=True, check_hash=True, map_location="cpu")
-        network.load_state_dict(state)
+        network.load_state_dict(weights.get_state_dict(progress=True, check_hash=True, **how))
     except Exception as error:  # no network, cut off, no such format: torch raises many kinds
-        raise DataError(_how_to_get_weights(own, weights.url, error)) from error
-
-
-def _how_to_get_weights(own: Path, address: str, error: Exception) -> str:
-    trouble = "is damaged" if own.is_file() else "is not there and could not be fetched"
-    return (
-        f"The file with ImageNet's weights {trouble}: {own}\n"
-        f"  {type(error).__name__}: {error}\n"
-        f"Fetch {address} where there is a network and put it there, under its name.\n"
-        "Without it: nlcourse.training.networks.resnet50_imagenet(..., pretrained=False), or "
-        'network="resnet50", start from random weights.'
-    )
+        trouble = "is damaged" if there else "is not there and could not be fetched"
+        raise DataError(
+            f"The file with ImageNet's weights {trouble}: {file}\n"
+            f"  {type(error).__name__}: {error}\n"
+            f"Fetch {weights.url} where there is a network and put it there, under its name.\n"
+            "Without it: nlcourse.training.networks.resnet50_imagenet(..., pretrained=False), or "
+            'network="resnet50", start from random weights.'
+        ) from error
