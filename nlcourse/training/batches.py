@@ -35,11 +35,10 @@ class Images:
         device: torch.device | str = "cpu",
     ) -> None:
         """Move the images to the device."""
-        shape, kinds = tuple(images.shape), (torch.uint8, torch.float32)
+        shape = tuple(images.shape)
         expect(images.dim() == 4, "`images` of shape (n, channels, height, width)", shape)
-        expect(
-            images.dtype in kinds, "`images` as uint8 (0 to 255) or float32 (0 to 1)", images.dtype
-        )
+        if images.dtype not in (torch.uint8, torch.float32):
+            raise TypeError(f"Expected `images` as uint8 or float32 (0 to 1), got {images.dtype}")
         self.shape = images.shape
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device)
         self.std = torch.tensor(std, dtype=torch.float32, device=device)
