@@ -2,10 +2,8 @@
 
     python results/classroom_dividemix.py
 
-Digits, the classroom MLP, SGD, five seeds, one thread. Each run adds a row as soon as it ends; runs
-that the file already holds are left out, so the command can be stopped and called again. Cross
-entropy and ELR at 20, 40, 60 % and asymmetric noise are in classroom_elr.csv, with the same
-settings.
+Digits, the classroom MLP, SGD, five seeds, one thread. Cross entropy and ELR at 20, 40, 60 % and
+asymmetric noise are in classroom_elr.csv, with the same settings.
 
 DivideMix has the paper's settings but for two, which hold for every noise and were set before the
 runs of this table: the warm-up lasts 5 epochs (the paper's 10 epochs are 3,900 of its steps, and
@@ -15,33 +13,23 @@ which the test accuracy was looked at, came before: at 80 % a warm-up of 5 did b
 cropping made most of them worse.
 """
 
-from __future__ import annotations
-
 import functools
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise
-from nlcourse.experiments import results
+from nlcourse.experiments import recipes, runner, runs
+from nlcourse.experiments.plan import Plan
 from nlcourse.methods import CoTeaching, CrossEntropy, DivideMix
 from nlcourse.methods.dividemix import co_guess, confidence_penalty
 from nlcourse.methods.elr import ELR
-from nlcourse.training import Options, fit
-from nlcourse.training.history import History
 
-SEEDS = range(5)
-EPOCHS = 60
-FIT = {"lr": 0.05, "options": Options(batch_size=64, momentum=0.9)}
 CLASSROOM = {"warm_up": 5, "views": 1}
 LAMBDA_U = 25.0
 NOISES = [("symmetric", rate) for rate in (0.6, 0.8, 0.4, 0.2)] + [("asymmetric", 0.4)]
 HARDER, SIDED = NOISES[1], NOISES[-1]
-TOLD = range(5, EPOCHS, 5)  # epochs of which the AUC of the split is noted
+TOLD = range(5, 60, 5)  # epochs of which the AUC of the split is noted
 KEY = ("method", "variant", "lambda_u", "noise", "rate", "seed")
 
 
@@ -96,72 +84,54 @@ PENALTY = {"penalty": functools.partial(DivideMix, penalize=confidence_penalty)}
 VARIANTS = {"": DivideMix} | PARTS | PENALTY
 
 
-def planned() -> Iterator[dict]:
-    """Yield every run, the most wanted tables first, each over all seeds."""
-    tables = [
-        [run("dividemix", *kind) for kind in NOISES],
-        [run(method, *HARDER) for method in ("cross-entropy", "elr", "co-teaching")],
-        [run("dividemix", *kind, "", 150.0) for kind in NOISES],
-        [run("dividemix", *HARDER, part) for part in PARTS],
-        [run("dividemix", *kind, "", 0.0) for kind in NOISES],
-        [run("dividemix", *SIDED, "penalty", u) for u in (LAMBDA_U, 0.0)],
-        [run("co-teaching", *kind) for kind in NOISES if kind != HARDER],
-    ]
-    for table, seed in itertools.product(tables, SEEDS):
-        yield from (one | {"seed": seed} for one in table)
+# The runs -----------------------------------------------------------------------------------------
 
 
-def run(method: str, kind: str, rate: float, variant: str = "", lambda_u: float = LAMBDA_U) -> dict:
-    """Return what decides a run, without its seed."""
-    weight = lambda_u if method == "dividemix" else ""
-    return dict(zip(KEY, (method, variant, weight, kind, rate, 0), strict=True))
-
-
-def make(what: dict):
+def make(run):
     """Return a fresh method. Co-teaching is told the true noise rate, which is a present."""
-    if what["method"] == "dividemix":
-        return VARIANTS[what["variant"]](**CLASSROOM, lambda_u=what["lambda_u"])
-    rate = what["rate"] / 2 if what["noise"] == "asymmetric" else what["rate"]
+    if run["method"] == "dividemix":
+        return VARIANTS[run["variant"]](**CLASSROOM, lambda_u=run["lambda_u"])
+    rate = run["rate"] / 2 if run["noise"] == "asymmetric" else run["rate"]
     others = {
         "cross-entropy": CrossEntropy,
         "elr": lambda: ELR(0.9, 7.0),
         "co-teaching": lambda: CoTeaching(rate),
     }
-    return others[what["method"]]()
+    return others[run["method"]]()
 
 
-def measure(data, what: dict) -> dict:
-    """Train once and return the row."""
-    noisy = noise.inject(data, what["noise"], what["rate"], seed=what["seed"])
-    method, areas = make(what), []
+def measure(run):
+    """Train once, and note how well the labels are divided."""
+    recipe, method, areas = recipes.find("classroom", "cross-entropy"), make(run), []
+    noisy = runs.corrupted(recipe.load(), run)
 
-    def note(history: History) -> None:
-        if what["method"] == "dividemix" and len(history) - 1 in TOLD:
+    def note(history):
+        if run["method"] == "dividemix" and len(history) - 1 in TOLD:
             # What the epoch that has just ended was divided by.
             areas.append(roc_auc_score(~noisy.is_wrong, method.clean.mean(dim=0)))
 
-    history = fit(
-        method,
-        noisy,
-        epochs=EPOCHS,
-        seed=what["seed"],
-        progress=False,
-        on_epoch=note,
-        **FIT,
-        device="cpu",
-    )
-    row = {"data": data.name, "optimizer": history.settings["optimizer"]}
-    row |= {"auc_every_5": " ".join(f"{area:.3f}" for area in areas)}
-    row |= {name: f"{history.last[name]:.4f}" for name in ("label_precision", "label_recall")}
-    return what | row | results.summary(history)
+    told = {"on_epoch": note, "device": "cpu"}
+    _, row = runs.train(recipe.but(method=lambda: method), run, noisy, **told)
+    return row | {"auc_every_5": " ".join(f"{area:.3f}" for area in areas)}
 
 
-def main() -> None:
-    """Add the rows that are missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    table.fill(planned(), functools.partial(measure, datasets.load("digits")))
+def run(method, noise, variant="", lambda_u=LAMBDA_U):
+    """Return what decides a run, without its seed."""
+    weight = lambda_u if method == "dividemix" else ""
+    return dict(zip(KEY, (method, variant, weight, *noise), strict=False))
 
+
+TABLES = [  # the most wanted first, each over all seeds
+    [run("dividemix", noise) for noise in NOISES],
+    [run(method, HARDER) for method in ("cross-entropy", "elr", "co-teaching")],
+    [run("dividemix", noise, "", 150.0) for noise in NOISES],
+    [run("dividemix", HARDER, part) for part in PARTS],
+    [run("dividemix", noise, "", 0.0) for noise in NOISES],
+    [run("dividemix", SIDED, "penalty", u) for u in (LAMBDA_U, 0.0)],
+    [run("co-teaching", noise) for noise in NOISES if noise != HARDER],
+]
+RUNS = [one | {"seed": seed} for table in TABLES for seed in range(5) for one in table]
+PLAN = Plan(Path(__file__).with_suffix(".csv"), KEY, RUNS, measure)
 
 if __name__ == "__main__":
-    main()
+    runner.carry_out(PLAN)

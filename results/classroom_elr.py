@@ -2,32 +2,20 @@
 
     python results/classroom_elr.py
 
-Digits, the classroom MLP, SGD, five seeds, one thread. Each run adds a row as soon as it ends; runs
-that the file already holds are left out, so the command can be stopped and called again. The
-settings are the same for every noise; no seed is chosen.
+Digits, the classroom MLP, SGD, five seeds, one thread. The settings are the same for every noise;
+no seed is chosen.
 """
 
-from __future__ import annotations
-
-import functools
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 
-import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise
-from nlcourse.base import Batch
-from nlcourse.experiments import results
+from nlcourse.experiments import recipes, runner, runs
+from nlcourse.experiments.plan import Plan
 from nlcourse.methods import CrossEntropy
-from nlcourse.methods.elr import ELR, ELRPlus, clamped
-from nlcourse.training import Options, fit
+from nlcourse.methods.elr import CLAMP, ELR, ELRPlus
 
-SEEDS = range(5)
-EPOCHS = 60
-FIT = {"lr": 0.05, "momentum": 0.9, "options": Options(batch_size=64)}
 STRONG, WEAK = (0.9, 7.0), (0.7, 3.0)  # beta and lambda: for CIFAR-100 and CIFAR-10 in the paper
 # 21 steps an epoch: the paper's 0.997 remembers about one of its epochs, 0.99 about five of ours.
 GAMMA = 0.99
@@ -41,10 +29,10 @@ KEY = ("method", "beta", "lambda", *PARTS, "noise", "rate", "seed")
 class GradientThroughTarget(ELR):
     """ELR without the detach: the newest share of the target carries its gradient."""
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch):
         """Return the loss; only what is stored of the target is cut off."""
         logits = self.network(batch.images)
-        p = clamped(logits.softmax(dim=1))
+        p = logits.softmax(dim=1).clamp(CLAMP, 1 - CLAMP)
         fresh = p / p.sum(dim=1, keepdim=True)
         targets = self.beta * self.targets[batch.index] + (1 - self.beta) * fresh
         self.targets[batch.index] = targets.detach()
@@ -55,7 +43,7 @@ class GradientThroughTarget(ELR):
 class LabelsAsTarget(ELR):
     """ELR whose targets follow the given labels instead of the predictions."""
 
-    def loss(self, batch: Batch) -> Tensor:
+    def loss(self, batch):
         """Return the loss with such targets."""
         rows = F.one_hot(batch.labels, self.num_classes).float()
         self.targets = self.update(self.targets, batch.index, rows, self.beta)
@@ -63,84 +51,76 @@ class LabelsAsTarget(ELR):
         return self.objective(logits, batch.labels, self.targets[batch.index], self.lambda_)
 
 
+class OneNetwork(ELRPlus):
+    """ELR+ with a single network, whose average is its own peer."""
+
+    num_networks = 1
+
+
+def no_average(average, weights, step, gamma):
+    """Take the weights themselves."""
+    return weights
+
+
+def no_mixup(images, labels, targets, alpha, generator):
+    """Leave the batch as it is."""
+    return images, labels, targets
+
+
+def elr_plus(beta, lambda_, networks, weight_averaging, mixup):
+    """Return ELR+ with some of its parts."""
+    pieces = {} if weight_averaging else {"average": no_average}
+    pieces |= {} if mixup else {"mix": no_mixup}
+    return (ELRPlus if networks == 2 else OneNetwork)(beta, lambda_, gamma=GAMMA, **pieces)
+
+
 METHODS = {
-    "cross-entropy": CrossEntropy,
-    "elr": ELR,
-    "elr+": ELRPlus,
-    "gradient through target": GradientThroughTarget,
-    "labels as target": LabelsAsTarget,
+    "cross-entropy": lambda *_: CrossEntropy(),
+    "elr": lambda beta, lambda_, *_: ELR(beta, lambda_),
+    "elr+": elr_plus,
+    "gradient through target": lambda beta, lambda_, *_: GradientThroughTarget(beta, lambda_),
+    "labels as target": lambda beta, lambda_, *_: LabelsAsTarget(beta, lambda_),
 }
 
 
-def planned() -> Iterator[dict]:
-    """Yield every run, the most wanted tables first, each over all seeds."""
-    tables = [
-        [*basics(*MAIN), *ablation(*MAIN)],
-        [
-            run("elr", WEAK, *MAIN),
-            run("gradient through target", STRONG, *MAIN),
-            run("gradient through target", WEAK, *MAIN),
-            run("labels as target", STRONG, *MAIN),
-        ],
-        [one for noise_ in OTHERS for one in basics(*noise_)],
-        [*basics(*HARD), *ablation(*HARD)],
-    ]
-    for table, seed in itertools.product(tables, SEEDS):
-        yield from (one | {"seed": seed} for one in table)
-
-
-def run(method: str, pair: tuple = ("", ""), *noise_, **parts) -> dict:
+def run(method, pair=("", ""), noise=MAIN, parts=("", "", "")):
     """Return what decides a run, without its seed."""
-    key = dict(zip(KEY, (method, *pair, "", "", "", *noise_, 0), strict=True))
-    return key | parts
+    return dict(zip(KEY, (method, *pair, *parts, *noise), strict=False))
 
 
-def basics(*noise_) -> list[dict]:
+def basics(noise):
     """Cross entropy, ELR and the whole of ELR+."""
-    whole = dict(zip(PARTS, (2, 1, 1), strict=True))
-    plain = run("cross-entropy", ("", ""), *noise_)
-    return [plain, run("elr", STRONG, *noise_), run("elr+", STRONG, *noise_, **whole)]
+    ours = [run("elr", STRONG, noise), run("elr+", STRONG, noise, (2, 1, 1))]
+    return [run("cross-entropy", noise=noise), *ours]
 
 
-def ablation(*noise_) -> list[dict]:
+def ablation(noise):
     """ELR+ with some of its parts."""
     some = list(itertools.product((1, 2), (0, 1), (0, 1)))[:-1]
-    return [run("elr+", STRONG, *noise_, **dict(zip(PARTS, on, strict=True))) for on in some]
+    return [run("elr+", STRONG, noise, parts) for parts in some]
 
 
-def make(what: dict):
-    """Return a fresh method."""
-    if what["method"] == "cross-entropy":
-        return CrossEntropy()
-    parts = {}
-    if what["method"] == "elr+":
-        parts = {name: what[name] if name == "networks" else bool(what[name]) for name in PARTS}
-        parts["gamma"] = GAMMA
-    return METHODS[what["method"]](what["beta"], what["lambda"], **parts)
+def measure(run):
+    """Train once."""
+    make, settings = METHODS[run["method"]], [run[name] for name in KEY[1:6]]
+    recipe = recipes.find("classroom", "cross-entropy").but(method=lambda: make(*settings))
+    return runs.train(recipe, run, device="cpu")[1]
 
 
-def measure(data, what: dict) -> dict:
-    """Train once and return the row."""
-    noisy = noise.inject(data, what["noise"], what["rate"], seed=what["seed"])
-    history = fit(
-        make(what),
-        noisy,
-        epochs=EPOCHS,
-        seed=what["seed"],
-        progress=False,
-        **FIT,
-        device="cpu",
-    )
-    row = {"data": data.name, "optimizer": history.settings["optimizer"]}
-    return what | row | results.summary(history)
-
-
-def main() -> None:
-    """Add the rows that are missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    table.fill(planned(), functools.partial(measure, datasets.load("digits")))
-
+OTHER_TARGETS = [
+    run("elr", WEAK),
+    run("gradient through target", STRONG),
+    run("gradient through target", WEAK),
+    run("labels as target", STRONG),
+]
+TABLES = [  # the most wanted first, each over all seeds
+    basics(MAIN) + ablation(MAIN),
+    OTHER_TARGETS,
+    [one for noise in OTHERS for one in basics(noise)],
+    basics(HARD) + ablation(HARD),
+]
+RUNS = [one | {"seed": seed} for table in TABLES for seed in range(5) for one in table]
+PLAN = Plan(Path(__file__).with_suffix(".csv"), KEY, RUNS, measure)
 
 if __name__ == "__main__":
-    main()
+    runner.carry_out(PLAN)

@@ -3,30 +3,27 @@
     python results/co_teaching_variants.py
 
 Digits, the classroom MLP, SGD, 30 epochs, one thread. Eight seeds for pair flip, five for symmetric
-noise; a run that the table already holds is left out. Seeds are taken as they come.
+noise. Seeds are taken as they come.
 """
 
-import functools
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import torch
 from torch.nn import functional as F
 
-from nlcourse import datasets, noise
-from nlcourse.experiments import results
+from nlcourse.experiments import recipes, runner, runs
+from nlcourse.experiments.plan import Plan
 from nlcourse.methods import CoTeaching, CrossEntropy, Method
-from nlcourse.methods.co_teaching import forget_rate, small_loss_indices
-from nlcourse.training import Options, fit
+from nlcourse.methods.co_teaching import forget_rate, own_losses, small_loss_indices
 
 RUNS = [("pairflip", 0.45, range(8)), ("symmetric", 0.5, range(5))]
 KEY = ("method", "noise", "rate", "seed")
+RECIPE = recipes.find("classroom", "cross-entropy").but(epochs=30)
 
 
 class OneNetwork(Method):
     """The schedule and the selection of Co-teaching with a single network."""
 
-    def __init__(self, noise_rate: float) -> None:
+    def __init__(self, noise_rate):
         """Keep the assumed noise rate."""
         super().__init__()
         self.noise_rate = noise_rate
@@ -48,43 +45,25 @@ def no_ramp(epoch, noise_rate, ramp_epochs, exponent):
 VARIANTS = {
     "cross entropy": lambda rate: CrossEntropy(),
     "one network": OneNetwork,
-    "two, no exchange": lambda rate: CoTeaching(rate, cross=False),
-    "two, crossed": lambda rate: CoTeaching(rate),
+    "two, no exchange": lambda rate: CoTeaching(rate, losses=own_losses),
+    "two, crossed": CoTeaching,
     "crossed, no ramp": lambda rate: CoTeaching(rate, forget_rate=no_ramp),
 }
 
 
-def planned() -> Iterator[dict]:
-    """Yield every run."""
-    for kind, rate, seeds in RUNS:
-        for seed in seeds:
-            for name in VARIANTS:
-                yield dict(zip(KEY, (name, kind, rate, seed), strict=True))
+def measure(run):
+    """Train a variant, told the noise rate."""
+    recipe = RECIPE.but(method=lambda: VARIANTS[run["method"]](run["rate"]))
+    return runs.train(recipe, run, device="cpu")[1]
 
 
-def measure(data, run: Mapping) -> dict:
-    """Train once and return the row."""
-    rate, seed = run["rate"], run["seed"]
-    spoiled = noise.inject(data, run["noise"], rate, seed=seed)
-    method = VARIANTS[run["method"]](rate)
-    options = {
-        "epochs": 30,
-        "lr": 0.05,
-        "seed": seed,
-        "device": "cpu",
-        "options": Options(batch_size=64),
-    }
-    history = fit(method, spoiled, **options)
-    row = run | {"data": data.name} | results.summary(history)
-    return row | {"label_precision": f"{history.last['label_precision']:.4f}"}
-
-
-def main() -> None:
-    """Add the rows that are missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    table.fill(planned(), functools.partial(measure, datasets.load("digits")))
-
+RUNS = [
+    dict(zip(KEY, (name, kind, rate, seed), strict=True))
+    for kind, rate, seeds in RUNS
+    for seed in seeds
+    for name in VARIANTS
+]
+PLAN = Plan(Path(__file__).with_suffix(".csv"), KEY, RUNS, measure)
 
 if __name__ == "__main__":
-    main()
+    runner.carry_out(PLAN)

@@ -7,44 +7,33 @@ time of the process, not the clock on the wall: other programs on the machine ha
 runs each, the faster one counts.
 """
 
-from __future__ import annotations
-
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from nlcourse import noise
-from nlcourse.experiments import recipes, results
+from nlcourse.experiments import recipes, runner, runs
+from nlcourse.experiments.plan import Plan
 
 KEY = ("method", "run")
-RUNS = 2
+NOISE = {"noise": "symmetric", "rate": 0.4, "seed": 0}
 
 
-def measure(what: Mapping) -> dict:
-    """Train once and return the row."""
-    recipe = recipes.find("classroom", what["method"], noise="symmetric", rate=0.4)
-    noisy = noise.inject(recipe.load(), "symmetric", 0.4, seed=0)
+def measure(run):
+    """Train once and tell both times."""
+    recipe = recipes.find("classroom", run["method"], noise="symmetric", rate=0.4)
+    noisy = runs.corrupted(recipe.load(), NOISE)
     begin = time.process_time()
-    options = {"seed": 0, "kind": "symmetric", "rate": 0.4, "device": "cpu", "progress": False}
-    history, _ = results.trained(recipe.train, noisy, **options)
+    history, row = runs.train(recipe, {**run, **NOISE}, noisy, device="cpu")
     spent = time.process_time() - begin
-    told = results.summary(history)
-    row = what | {"data": recipe.data, "epochs": told["epochs"], "cpu_seconds": f"{spent:.2f}"}
-    return row | {"wall_seconds": f"{sum(history['seconds']):.2f}", "device": told["device"]}
+    wall = sum(history["seconds"])
+    return row | {"cpu_seconds": f"{spent:.2f}", "wall_seconds": f"{wall:.2f}"}
 
 
-def main() -> None:
-    """Add the rows that are missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    names = recipes.names("classroom")
-    runs = [{"method": name, "run": run} for run in range(RUNS) for name in names]
-    if ("cross-entropy", 0) not in table:
-        measure(runs[0])  # the first training in a process pays for imports
-    table.fill(runs, measure)
-
+RUNS = [{"method": name, "run": run} for run in range(2) for name in recipes.names("classroom")]
+PLAN = Plan(Path(__file__).with_suffix(".csv"), KEY, RUNS, measure)
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    measure(RUNS[0])  # the first training in a process pays for imports
+    runner.carry_out(PLAN)

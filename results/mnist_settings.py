@@ -7,18 +7,13 @@ below cross entropy there. Here one setting is changed for each, in one run (see
 the test accuracy: this shows what the cause is, not what is best. Read from NLCOURSE_DATA.
 """
 
-from __future__ import annotations
-
-import dataclasses
-import functools
 import json
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
-from nlcourse import noise
-from nlcourse.experiments import recipes, results
+from nlcourse.experiments import recipes, runner, runs
+from nlcourse.experiments.plan import Plan
 
 KEY = ("method", "noise", "rate", "changed", "seed")
 SLOW = {"optimizer": {"lr": 0.01}}
@@ -35,37 +30,19 @@ TRIES = (
 )  # fmt: skip
 
 
-def planned() -> Iterator[dict]:
-    """Yield every run."""
-    for name, kind, rate, changes in TRIES:
-        for changed in changes:
-            yield dict(zip(KEY, (name, kind, rate, json.dumps(changed), 0), strict=True))
+def measure(run):
+    """Train once with some of the recipe's numbers changed."""
+    recipe = recipes.find("mnist", run["method"], noise=run["noise"], rate=run["rate"])
+    return runs.train(recipe.but(**json.loads(run["changed"])), run, device="cpu")[1]
 
 
-def measure(clean, run: Mapping) -> dict:
-    """Train once with some of the recipe's numbers changed; say how it went and return the row."""
-    name, kind, rate, changed, seed = (run[each] for each in KEY)
-    recipe = recipes.find("mnist", name, noise=kind, rate=rate)
-    recipe = dataclasses.replace(
-        recipe,
-        **{part: dict(getattr(recipe, part)) | new for part, new in json.loads(changed).items()},
-    )
-    noisy = noise.inject(clean, kind, rate, seed=seed)
-    options = {"seed": seed, "kind": kind, "rate": rate, "device": "cpu", "progress": False}
-    history, ended = results.trained(recipe.train, noisy, **options)
-    row = run | results.summary(history) | {"ended": ended}
-    told = (row[part] for part in ("best", "last", "mean_of_last_ten"))
-    print(name, kind, rate, changed, *told, flush=True)
-    return row
-
-
-def main() -> None:
-    """Add the rows that are missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    clean = recipes.find("mnist", "cross-entropy").load()
-    table.fill(planned(), functools.partial(measure, clean))
-
+RUNS = [
+    dict(zip(KEY, (name, kind, rate, json.dumps(changed), 0), strict=True))
+    for name, kind, rate, changes in TRIES
+    for changed in changes
+]
+PLAN = Plan(Path(__file__).with_suffix(".csv"), KEY, RUNS, measure)
 
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    runner.carry_out(PLAN)

@@ -8,108 +8,70 @@ of them on the held-out images is trained with fresh seeds, beside Co-teaching t
 noise rate. All rows are scored on the test images; the search never sees them.
 """
 
-from __future__ import annotations
-
 import dataclasses
-import itertools
 import time
 from pathlib import Path
 
 import torch
 
-from nlcourse import datasets, noise
-from nlcourse.experiments import results
+from nlcourse.experiments import recipes, runner, runs
+from nlcourse.experiments.plan import Plan
 from nlcourse.lessons.l13.s2e import drop_share, schedule, search
 from nlcourse.methods import CoTeaching
-from nlcourse.training import Options, fit
 
-SEEDS = range(5)
-NOISES = (("symmetric", 0.4),)
 HELD_OUT = 200
-ROUNDS, DRAWS = 6, 5
-EPOCHS = 60
 KEY = ("method", "noise", "rate", "seed")
+RECIPE = recipes.find("classroom", "cross-entropy")
+EPOCHS = RECIPE.epochs
 
 
-def train(data, noise_rate: float, seed: int, curve=None):
-    """Train Co-teaching once, with its own schedule or another."""
-    pieces = {} if curve is None else {"forget_rate": curve}
-    method = CoTeaching(noise_rate, **pieces)
-    history = fit(
-        method,
-        data,
-        epochs=EPOCHS,
-        lr=0.05,
-        seed=seed,
-        progress=False,
-        device="cpu",
-        options=Options(batch_size=64),
-    )
-    if history.stopped:  # Ctrl-C: half a run is no try
-        raise KeyboardInterrupt
-    return history
-
-
-def score(checked, told: float, seed: int, numbers) -> float:
-    """Return the mean of the last ten accuracies on the held-out images, which are its test set."""
-    return train(checked, told, seed, schedule(numbers, EPOCHS)).mean_last("test_accuracy", 10)
+def train(data, told, run, seed, **pieces):
+    """Train Co-teaching once, with its own schedule or another; return history and row."""
+    recipe = RECIPE.but(method=lambda: CoTeaching(told, **pieces))
+    history, row = runs.train(recipe, {**run, "seed": seed}, data, device="cpu")
+    return history, row | run
 
 
 def split(noisy):
     """Return the data without the held-out images, and the same with these as test set."""
     rest, out = slice(HELD_OUT, None), slice(HELD_OUT)
-    part = dataclasses.replace(
-        noisy,
-        images=noisy.images[rest],
-        labels=noisy.labels[rest],
-        true_labels=noisy.true_labels[rest],
-    )
-    checked = dataclasses.replace(
-        part, test_images=noisy.images[out], test_labels=noisy.true_labels[out]
-    )
-    return part, checked
+    kept = {name: getattr(noisy, name)[rest] for name in ("images", "labels", "true_labels")}
+    part = dataclasses.replace(noisy, **kept)
+    checked = {"test_images": noisy.images[out], "test_labels": noisy.true_labels[out]}
+    return part, dataclasses.replace(part, **checked)
 
 
-def measure(kind: str, rate: float, seed: int):
-    """Yield the row of plain Co-teaching and that of the searched schedule."""
-    part, checked = split(noise.inject(datasets.load("digits"), kind, rate, seed=seed))
-    told = part.noise_rate
-    row = {"noise": kind, "rate": rate, "seed": seed, "data": part.name}
-    plain = train(part, told, seed + 100)
+def measure(run):
+    """Train plain Co-teaching, or search the schedule and train with it."""
+    part, checked = split(runs.corrupted(RECIPE.load(), run))
+    told, seed = part.noise_rate, run["seed"]
+    if run["method"] != "s2e":
+        row = train(part, told, run, seed + 100)[1]
+        return row | dict.fromkeys(("validation", "search_seconds", "largest_share_dropped"), "")
+
+    def score(numbers):
+        tried, _ = train(checked, told, run, seed, forget_rate=schedule(numbers, EPOCHS))
+        return tried.mean_last("test_accuracy", 10)
+
     begin = time.perf_counter()
-    found = search(
-        lambda numbers: score(checked, told, seed, numbers),
-        rounds=ROUNDS,
-        draws=DRAWS,
-        generator=torch.Generator().manual_seed(seed),
-    )
-    spent = f"{time.perf_counter() - begin:.1f}"
-    best = train(part, told, seed + 100, schedule(found.best, EPOCHS))
+    generator = torch.Generator().manual_seed(seed)
+    found = search(score, rounds=6, draws=5, generator=generator)
+    spent = time.perf_counter() - begin
     shares = [drop_share(found.best, epoch, EPOCHS) for epoch in range(EPOCHS)]
-    for name, history, more in (
-        ("co-teaching, told the rate", plain, ("", "", "")),
-        ("s2e", best, (f"{found.best_score:.4f}", spent, f"{max(shares):.4f}")),
-    ):
-        columns = ("validation", "search_seconds", "largest_share_dropped")
-        yield (
-            {"method": name}
-            | row
-            | dict(zip(columns, more, strict=True))
-            | results.summary(history)
-        )
+    row = train(part, told, run, seed + 100, forget_rate=schedule(found.best, EPOCHS))[1]
+    return row | {
+        "validation": f"{found.best_score:.4f}",
+        "search_seconds": f"{spent:.1f}",
+        "largest_share_dropped": f"{max(shares):.4f}",
+    }
 
 
-def main() -> None:
-    """Add the rows that are missing."""
-    torch.set_num_threads(1)
-    table = results.Table(Path(__file__).with_suffix(".csv"), KEY)
-    with table.held():
-        for seed, (kind, rate) in itertools.product(SEEDS, NOISES):
-            if ("s2e", kind, rate, seed) not in table:
-                for row in measure(kind, rate, seed):
-                    if tuple(row[name] for name in KEY) not in table:
-                        table.add(row)
-
+RUNS = [
+    dict(zip(KEY, (name, "symmetric", 0.4, seed), strict=True))
+    for seed in range(5)
+    for name in ("co-teaching, told the rate", "s2e")
+]
+PLAN = Plan(Path(__file__).with_suffix(".csv"), KEY, RUNS, measure)
 
 if __name__ == "__main__":
-    main()
+    runner.carry_out(PLAN)

@@ -3,7 +3,7 @@
     python results/tables.py
 
 Reads the three tables of classroom_methods.py and what `experiments.papers` holds of CDR's table 1,
-which is the largest on MNIST and Fashion-MNIST. Then the queue of `nlcourse reproduce`: what of the
+which is the largest on MNIST and Fashion-MNIST. Then the queue of `reproduced.toml`: what of the
 papers' CIFAR-10 tables was run, and what was not.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import mean
 
-from nlcourse.experiments import papers, reproduce, results
+from nlcourse.experiments import papers, plan, results
 
 FOLDER = Path(__file__).parent
 SETTINGS = {
@@ -24,7 +24,7 @@ SETTINGS = {
     ),
 }
 # Ours -> the papers' name.
-KINDS = {"symmetric": "symmetric_exclusive", reproduce.SYMMETRIC: "symmetric_inclusive"}
+KINDS = {"symmetric": "symmetric_exclusive", "symmetric-including-true": "symmetric_inclusive"}
 ORDER = ("symmetric", "asymmetric", "pairflip", "instance")
 SELECTION = ("label_precision", "label_recovery")
 HEAD = """# Every method beside cross entropy
@@ -88,21 +88,20 @@ def per_cent(rows: list[dict[str, str]], column: str) -> str:
 
 
 def queue_section() -> list[str]:
-    """Return what `nlcourse reproduce` has run of the papers' tables, and what it has not."""
+    """Return what has been run of the papers' tables, and what has not."""
     path = FOLDER / "reproduced.csv"
     rows = results.load(path.stem, FOLDER) if path.exists() else []
-    jobs = list(reproduce.queue())
-    lines = [queue_line(job, rows) for job in jobs]
+    queue = plan.read(results.FOLDER / "reproduced.toml").runs
+    lines = [queue_line(run, rows) for run in queue]
     missing = sum(line.endswith("| not run |") for line in lines)
     return [
         "",
         "## The papers' CIFAR-10 tables, at the papers' networks",
         "",
-        f"The queue of `nlcourse reproduce`: of its {len(jobs)} runs {missing} were **not run** "
-        "(they need a GPU). Ours: best / last accuracy. The papers' numbers are as printed there, "
-        "of the best or the last epoch, of the epoch chosen on noisy labels, or the mean of the "
-        "last ten (which DivideMix calls *last*). `papers.py` says what else lies behind "
-        "each.",
+        f"The queue of `results/reproduced.toml`: of its {len(queue)} runs {missing} were **not "
+        "run** (they need a GPU). Ours: best / last accuracy. The papers' numbers are as printed "
+        "there, of the best or the last epoch, of the epoch chosen on noisy labels, or the mean of "
+        "the last ten (which DivideMix calls *last*). `papers.py` says what else lies behind each.",
         "",
         "| setting | method | noise | papers | ours |",
         "|---|---|---|---|---|",
@@ -110,25 +109,23 @@ def queue_section() -> list[str]:
     ]
 
 
-def queue_line(job: reproduce.Job, rows: list[dict[str, str]]) -> str:
+def queue_line(run: plan.Run, rows: list[dict[str, str]]) -> str:
     """Return one run's line; the latest row of a run counts, at its recipe's full length."""
-    recipe = job.recipe
-    which = {"setting": recipe.setting, "method": recipe.name, "noise": job.noise}
-    which |= {"rate": f"{job.rate:g}", "seed": str(job.seed), "epochs": str(recipe.epochs)}
+    which = {
+        name: str(run[name]) for name in ("setting", "method", "noise", "rate", "seed", "epochs")
+    }
     own = [row for row in rows if which.items() <= row.items()]
     measured = "not run"
     if own:
         measured = " / ".join(f"{100 * float(own[-1][column]):.1f}" for column in ("best", "last"))
-    known = papers.load(
-        dataset="CIFAR-10", noise_type=KINDS.get(job.noise, job.noise), noise_rate=job.rate
-    )
+    kind = KINDS.get(run["noise"], run["noise"])
     told = [
         f"{row['accuracy']} ({row['paper'].partition(' (')[0]}, {row['metric']})"
-        for row in known
-        if papers.ours(row["method"]) == recipe.name
+        for row in papers.load(dataset="CIFAR-10", noise_type=kind, noise_rate=run["rate"])
+        if papers.ours(row["method"]) == run["method"]
     ]
-    noise = f"{job.noise} {job.rate:.0%}"
-    return f"| {recipe.setting} | {recipe.name} | {noise} | {'; '.join(told)} | {measured} |"
+    noise = f"{run['noise']} {run['rate']:.0%}"
+    return f"| {run['setting']} | {run['method']} | {noise} | {'; '.join(told)} | {measured} |"
 
 
 def text() -> str:

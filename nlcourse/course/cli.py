@@ -1,4 +1,4 @@
-"""The command line: `nlcourse lab / check / notebooks / run / sweep / reproduce / board / ...`.
+"""The command line: `nlcourse lab / check / notebooks / run / experiment / board / ...`.
 
 torch, Jupyter and the rest are imported inside the commands that need them: `nlcourse lab` itself
 takes a fraction of a second.
@@ -12,6 +12,7 @@ import contextlib
 import csv
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -214,11 +215,10 @@ def run(options: argparse.Namespace) -> int:
         network=options.network,
         epochs=options.epochs,
         lr=options.lr,
-        batch_size=options.batch_size,
         weight_decay=options.weight_decay,
         seed=options.seed,
         device=options.device,
-        checkpoint=options.checkpoint,
+        options=training.Options(batch_size=options.batch_size, checkpoint=options.checkpoint),
     )
     print(history.table())
     if options.out:
@@ -262,51 +262,24 @@ def _setting(text: str) -> tuple[str, object]:
         return name, value
 
 
-def sweep(options: argparse.Namespace) -> int:
-    """Make all runs of a TOML file that its table does not hold yet, a row each."""
-    from ..experiments import results
-    from ..experiments import sweep as sweeps
+def experiment(options: argparse.Namespace) -> int:
+    """Make all runs of a plan that its table does not hold yet, a row each."""
+    from ..experiments import plan, runner
 
-    plan = sweeps.read(options.file)
-    table = results.Table(plan.table, sweeps.KEY)
-    left = sum(run.key not in table for run in plan.runs)
-    print(f"{plan.table}: {len(plan.runs) - left} of {len(plan.runs)} runs are there", flush=True)
+    chosen = plan.read(options.plan, **options.set)
+    todo = runner.missing(chosen)
+    there = len(chosen.runs) - len(todo)
+    print(f"{chosen.table}: {there} of {len(chosen.runs)} runs are there", flush=True)
     if options.dry_run:
-        for run in plan.runs:
-            print(f"{'done' if run.key in table else 'to do'}: {run}")
+        for run in chosen.runs:
+            print(f"{'to do' if run in todo else 'done'}: {runner.in_words(run)}")
         return 0
-    outcome = sweeps.sweep(plan, devices=options.devices, scheduler=options.scheduler)
-    print(f"{outcome.added} new rows")
-    for run, why in outcome.failed.items():
-        print(f"failed: {run}: {why}", file=sys.stderr)
+    where = {"devices": options.devices, "scheduler": options.scheduler}
+    outcome = runner.carry_out(chosen, budget=options.budget, **where)
+    print(f"{outcome.added} new rows" + (f", {outcome.left} runs are left" if outcome.left else ""))
+    for what, why in outcome.failed.items():
+        print(f"failed: {what}: {why}", file=sys.stderr)
     return 1 if outcome.failed else 0
-
-
-def reproduce(options: argparse.Namespace) -> int:
-    """Work through the papers' tables until the queue or the time budget ends."""
-    from ..experiments import reproduce as papers
-    from ..experiments import results
-
-    root = course.find_root()
-    settings = options.setting or papers.SETTINGS
-    jobs = list(papers.queue(settings, options.only or None, seeds=options.seeds))
-    table = results.Table(root / "results" / "reproduced.csv", papers.KEY)
-    print(f"{table.path}: a queue of {len(jobs)} runs", flush=True)
-    if options.dry_run:
-        print(*jobs, sep="\n")
-        return 0
-    with table.held():
-        left = papers.run(
-            jobs,
-            table,
-            root / "work" / "reproduce",
-            budget=options.budget,
-            subset=options.subset,
-            epochs=options.epochs,
-            device=options.device,
-        )
-    print(f"{left} runs are left" if left else "the queue is done")
-    return 0
 
 
 def board(options: argparse.Namespace) -> int:
@@ -382,8 +355,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_check(add(check))
     _add_notebooks(add(notebooks))
     _add_run(add(run))
-    _add_sweep(add(sweep))
-    _add_reproduce(add(reproduce))
+    _add_experiment(add(experiment))
     _add_board(add(board))
     add(data).add_argument("names", nargs="*", metavar="NAME", help="none: list them")
     add(bench).add_argument("names", nargs="*", metavar="NAME", help="scripts without .py")
@@ -424,14 +396,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--noise", help="kind of label noise to inject, for example symmetric")
     parser.add_argument("--rate", type=float, default=0.4, help="noise rate (%(default)s)")
     parser.add_argument("--method", default="cross-entropy", help="method (%(default)s)")
-    parser.add_argument(
-        "--set",
-        type=_setting,
-        action=_CollectSettings,
-        default={},
-        metavar="NAME=VALUE",
-        help="a setting of the method; may be repeated",
-    )
+    _add_settings(parser, "a setting of the method")
     parser.add_argument("--network", default="mlp", help="network (%(default)s)")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--lr", type=float, default=0.05)
@@ -443,37 +408,37 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="CSV", help="where the history goes")
 
 
-def _add_sweep(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="FILE.toml", help="such as docs/sweep.toml")
+def _add_experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "plan", type=Path, metavar="PLAN",
+        help="docs/sweep.toml, results/reproduced.toml (the papers' tables), results/*.py, yours",
+    )  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
+    parser.add_argument("--budget", type=_seconds, metavar="TIME", help="such as 90s, 9m or 1.5h")
+    _add_settings(parser, "a line of the TOML file in other words, such as epochs=1")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that takes runs")
     where.add_argument(
         "--devices",
         type=lambda text: text.split(","),
+        default=[],
         metavar="LIST",
         help="a process for each, such as cuda:0,cuda:1 or cpu,cpu (all GPUs when left out)",
     )
 
 
-def _add_reproduce(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--budget", type=_seconds, metavar="TIME", help="such as 90s, 9m or 1.5h")
-    parser.add_argument("--setting", action="append", help="cifar10-fast or cifar10; both if none")
-    parser.add_argument("--only", action="append", metavar="METHOD", help="may be repeated")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--subset", type=int, help="training images, for a first try")
-    parser.add_argument("--epochs", type=int, help="instead of the recipes', for a first try")
-    parser.add_argument("--device", help="cpu, cuda or mps; found by itself when left out")
-    parser.add_argument("--dry-run", action="store_true", help="list the queue, train nothing")
+def _add_settings(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument(
+        "--set", type=_setting, action=_CollectSettings, default={}, metavar="NAME=VALUE",
+        help=f"{what}; may be repeated",
+    )  # fmt: skip
 
 
 def _seconds(text: str) -> float:
-    from ..experiments import reproduce as papers  # imports torch, so only when there is a budget
-
-    try:
-        return papers.seconds(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"Expected a time like 90s, 9m or 1.5h, got {text!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def _add_board(parser: argparse.ArgumentParser) -> None:

@@ -11,27 +11,46 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TypedDict, Unpack
 
 import torch
 from torch.nn import functional as F
-from torch.optim import lr_scheduler
+from torch.optim import Optimizer, lr_scheduler
 
-from .. import noise
-from ..base import Method
+from .. import datasets, noise
+from ..base import Method, expect, expect_one_of
+from ..datasets import Dataset
 from ..datasets.augment import Augment
+from ..datasets.files import data_root
 from ..methods import METHODS, losses
-from ..training.history import History
-from ..training.loop import Options
-from ..training.networks import NETWORKS
+from ..methods.mixmatch import confidence_penalty
+from ..training import History, Options, fit
+from ..training.loop import ScheduleMaker
+from ..training.networks import NETWORKS, NetworkMaker
 
 FILE = Path(__file__).with_name("recipes.toml")
 MEASURED = "measured"  # a noise rate that is read off the data
 NESTED = ("arguments", "optimizer")  # what a narrower line changes entry by entry
 OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adagrad": torch.optim.Adagrad}
+
+Values = Mapping[str, Any]  # as TOML has them
+
+
+class FitArguments(TypedDict, total=False):
+    """What a recipe gives to ``training.fit``, and what may be said beside it."""
+
+    epochs: int
+    network: str | NetworkMaker
+    schedule: ScheduleMaker | None
+    device: torch.device | str | None
+    progress: bool
+    on_epoch: Callable[[History], None] | None
+    options: Options
 
 
 @dataclass(frozen=True)
@@ -41,42 +60,51 @@ class Recipe:
     Attributes:
         setting: the table of the file: "classroom", "cifar10", ...
         name: of the recipe in that table.
-        method: its name in ``METHODS``.
-        arguments: of the method, as the file has them.
+        method: its name in ``METHODS``; or what makes one, which no file has.
         data: name of the data set.
-        subset: training images, or None for all.
         network: a name of ``NETWORKS``.
-        network_arguments: of that network, beside the shape of the images and the classes.
         epochs: passes through the training set.
         batch_size: examples in a batch.
         optimizer: ``kind`` and its numbers.
+        arguments: of the method, as the file has them.
         schedule: ``kind`` and its numbers; empty for a constant learning rate.
-        augment: arguments of :class:`~nlcourse.training.batches.Augment`; empty for none.
-        compiled: as in ``training.fit``.
+        augment: arguments of :class:`~nlcourse.datasets.augment.Augment`; empty for none.
+        network_arguments: of the network, beside the shape of the images and the classes.
+        subset: training images, or None for all.
+        compiled: as in ``training.Options``.
         source: where the numbers come from.
     """
 
     setting: str
     name: str
-    method: str
+    method: str | Callable[..., Method]
     data: str
     network: str
     epochs: int
     batch_size: int
-    optimizer: Mapping[str, object]
-    arguments: Mapping[str, object] = field(default_factory=dict)
-    schedule: Mapping[str, object] = field(default_factory=dict)
-    augment: Mapping[str, object] = field(default_factory=dict)
-    network_arguments: Mapping[str, object] = field(default_factory=dict)
+    optimizer: Values
+    arguments: Values = field(default_factory=dict)
+    schedule: Values = field(default_factory=dict)
+    augment: Values = field(default_factory=dict)
+    network_arguments: Values = field(default_factory=dict)
     subset: int | None = None
     compiled: bool | str = False
     source: str = ""
 
-    def load(self):
-        """Return the recipe's data set without noise, or its part of it, as :func:`load` does."""
-        return load(self.data, self.subset)
+    def but(self, **changes: Any) -> Recipe:
+        """Return the recipe with other values; `arguments` and `optimizer` entry by entry."""
+        return Recipe(**_overrule(vars(self), changes))
 
-    def make_method(self, data, kind: str | None = None, rate: float | None = None) -> Method:
+    def load(self) -> Dataset:
+        """Return the recipe's data set, or its part of it, without noise.
+
+        The last two stay in memory, for queues of runs.
+        """
+        return _load(self.data, self.subset, data_root(None))
+
+    def make_method(
+        self, data: Dataset, kind: str | None = None, rate: float | None = None
+    ) -> Method:
         """Return a fresh method.
 
         Args:
@@ -85,42 +113,50 @@ class Recipe:
             rate: of the noise, likewise.
 
         Raises:
-            ValueError: the method wants the true matrix, and this noise has none.
+            ValueError: the method wants the true matrix, and this noise has none; or the noise
+                rate, and nobody knows it.
         """
         arguments = dict(self.arguments)
         for name, value in arguments.items():
             if isinstance(value, str) and value.endswith(" %"):
                 arguments[name] = round(float(value[:-2]) / 100 * self.epochs)
         if arguments.get("noise_rate") == MEASURED:
-            arguments["noise_rate"] = known_rate(data)
-        if "loss" in arguments:
-            name = arguments["loss"]
-            arguments["loss"] = getattr(losses, name, None) or getattr(F, name)
-        if arguments.get("matrix") == "true":
-            arguments["matrix"] = noise.transition_matrix(data, kind, rate)
-        return METHODS[self.method](**arguments)
+            arguments["noise_rate"] = _known_rate(data)
+        if isinstance(loss := arguments.get("loss"), str):
+            arguments["loss"] = getattr(losses, loss, None) or getattr(F, loss)
+        if arguments.get("penalize") == "confidence_penalty":
+            arguments["penalize"] = confidence_penalty
+        if isinstance(arguments.get("matrix"), str):  # "true"
+            arguments["matrix"] = noise.transition_matrix(data, kind or "", rate or 0.0)
+        make = METHODS[self.method] if isinstance(self.method, str) else self.method
+        if isinstance(piece := arguments.get("penalize"), str):
+            arguments["penalize"] = getattr(sys.modules[make.__module__], piece)
+        return make(**arguments)
 
-    def options(self) -> dict[str, object]:
+    def options(self) -> FitArguments:
         """Return the arguments of ``training.fit`` for this recipe."""
         numbers = dict(self.optimizer)
         make = OPTIMIZERS[numbers.pop("kind")]
-        network = self.network
+        network: str | NetworkMaker = self.network
         if self.network_arguments:
-            network = functools.partial(NETWORKS[network], **self.network_arguments)
-        return {
-            "network": network,
-            "epochs": self.epochs,
-            "schedule": make_schedule(self.schedule, self.epochs),
-            "options": Options(
-                batch_size=self.batch_size,
-                optimizer=functools.partial(make, **numbers),
-                augment=Augment(**self.augment) if self.augment else None,
-                compiled=self.compiled,
-            ),
-        }
+            network = functools.partial(NETWORKS[self.network], **self.network_arguments)
+        rare = Options(
+            batch_size=self.batch_size,
+            optimizer=functools.partial(make, **numbers),
+            augment=Augment(**self.augment) if self.augment else None,
+            compiled=self.compiled,
+        )
+        schedule = make_schedule(self.schedule, self.epochs)
+        return {"network": network, "epochs": self.epochs, "schedule": schedule, "options": rare}
 
     def train(
-        self, data, *, seed: int = 0, kind: str | None = None, rate: float | None = None, **options
+        self,
+        data: Dataset,
+        *,
+        seed: int = 0,
+        kind: str | None = None,
+        rate: float | None = None,
+        **more: Unpack[FitArguments],
     ) -> History:
         """Train once on a data set with given labels.
 
@@ -129,36 +165,17 @@ class Recipe:
             seed: of the run.
             kind: of the noise, for a method that is told the true matrix.
             rate: of the noise, likewise.
-            options: further arguments of ``training.fit``; they overrule the recipe.
+            more: further arguments of ``training.fit``; they overrule the recipe, `options` as a
+                whole (``dataclasses.replace(recipe.options()["options"], checkpoint=...)``).
         """
-        from ..training import fit
-
         # What is told in shares of the run are shares of the run that is made.
-        method = replace(self, epochs=options.get("epochs", self.epochs)).make_method(
-            data, kind, rate
-        )
-        own = self.options()
-        rare = {field.name for field in fields(Options)} & options.keys()
-        own["options"] = replace(own["options"], **{name: options.pop(name) for name in rare})
-        return fit(method, data, seed=seed, **own | options)
-
-
-def load(name: str, subset: int | None = None):
-    """Return a data set without noise; the last two stay in memory, for queues of runs.
-
-    Args:
-        name: of the data set.
-        subset: training images, or None for all.
-    """
-    from ..datasets.files import data_root
-
-    return _load(name, subset, data_root(None))
+        as_long = replace(self, epochs=more.get("epochs", self.epochs))
+        own: FitArguments = {**self.options(), **more}
+        return fit(as_long.make_method(data, kind, rate), data, seed=seed, **own)
 
 
 @functools.lru_cache(maxsize=2)
-def _load(name: str, subset: int | None, root: Path):
-    from .. import datasets
-
+def _load(name: str, subset: int | None, root: Path) -> Dataset:
     data = datasets.load(name, root=root)
     return data if subset is None else data.subset(subset)
 
@@ -174,8 +191,7 @@ def names(setting: str) -> tuple[str, ...]:
     Raises:
         ValueError: there is no such setting.
     """
-    table = _setting(setting)
-    return tuple(_setting(table.get("like", setting))["methods"])
+    return tuple(_methods(setting))
 
 
 def find(setting: str, name: str, *, noise: str | None = None, rate: float | None = None) -> Recipe:
@@ -190,59 +206,50 @@ def find(setting: str, name: str, *, noise: str | None = None, rate: float | Non
     Raises:
         ValueError: there is no such setting or recipe; the message names those that there are.
     """
-    table = _setting(setting)
-    known = names(setting)
-    if name not in known:
-        raise ValueError(
-            f"Expected a recipe of {setting!r} out of {', '.join(known)}, got {name!r}"
-        )
-    own = dict(_setting(table.get("like", setting))["methods"][name])
+    known = _methods(setting)
+    expect_one_of(f"recipe of {setting!r}", name, known)
+    own = dict(known[name])
     when = own.pop("when", {})
-    values = {key: value for key, value in table.items() if key not in ("methods", "like")}
+    values = {
+        key: value for key, value in _setting(setting).items() if key not in ("methods", "like")
+    }
     exact = f"{noise} {rate:g}" if rate is not None else None
     for layer in (own, when.get(noise, {}), when.get(exact, {})):
         values = _overrule(values, layer)
     return Recipe(setting=setting, name=name, **{"method": name} | values)
 
 
-def _overrule(values: dict, layer: Mapping) -> dict:
-    merged = values | dict(layer)
+def _overrule(values: Values, layer: Values) -> dict[str, Any]:
+    merged = {**values, **layer}
     for key in NESTED:
-        if (
-            key in values
-            and key in layer
-            and layer[key].get("kind") in (None, values[key].get("kind"))
-        ):
-            merged[key] = dict(values[key]) | dict(layer[key])
+        old, new = values.get(key, {}), layer.get(key, {})
+        if new.get("kind") in (None, old.get("kind")):
+            merged[key] = {**old, **new}
     return merged
 
 
 @functools.cache
-def _read() -> dict:
+def _read() -> dict[str, dict[str, Any]]:
     return tomllib.loads(FILE.read_text(encoding="utf-8"))
 
 
-def _setting(name: str) -> dict:
-    if name not in _read():
-        raise ValueError(f"Expected a setting out of {', '.join(_read())}, got {name!r}")
+def _setting(name: str) -> dict[str, Any]:
+    expect_one_of("setting", name, _read())
     return _read()[name]
 
 
-def known_rate(data) -> float:
-    """Return the data's noise rate, for a method that has to be told it.
+def _methods(setting: str) -> dict[str, dict[str, Any]]:
+    return _setting(_setting(setting).get("like", setting))["methods"]
 
-    Raises:
-        ValueError: nobody knows the true labels, so nobody can measure it.
-    """
-    if math.isnan(data.noise_rate):
-        raise ValueError(
-            f"Expected a noise rate for {data.name}, whose true labels are unknown: give the "
-            "method one, for example a guess from lesson 05"
-        )
+
+def _known_rate(data: Dataset) -> float:
+    known = not math.isnan(data.noise_rate)
+    why = "give the method one, for example a guess from lesson 05"
+    expect(known, f"a noise rate for {data.name}, whose true labels are unknown", "none", why)
     return data.noise_rate
 
 
-def make_schedule(what: Mapping[str, object], epochs: int) -> Callable | None:
+def make_schedule(what: Values, epochs: int) -> ScheduleMaker | None:
     """Return what ``fit`` takes as `schedule`.
 
     Args:
@@ -254,33 +261,26 @@ def make_schedule(what: Mapping[str, object], epochs: int) -> Callable | None:
     """
     if not what:
         return None
-    if what["kind"] not in _SCHEDULES:
-        raise ValueError(
-            f"Expected a schedule out of {', '.join(_SCHEDULES)}, got {what['kind']!r}"
-        )
+    expect_one_of("schedule", what["kind"], _SCHEDULES)
     return functools.partial(_SCHEDULES[what["kind"]], epochs=epochs, what=what)
 
 
-def _milestones(optimizer, epochs: int, what: Mapping):
+def _milestones(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
     return lr_scheduler.MultiStepLR(optimizer, list(what["epochs"]), gamma=what["factor"])
 
 
-def _linear(optimizer, epochs: int, what: Mapping):
+def _linear(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
     begin = what["begin"]
-
-    def factor(epoch: int) -> float:
-        return min(1.0, (epochs - epoch) / (epochs - begin))
-
-    return lr_scheduler.LambdaLR(optimizer, factor)
+    return lr_scheduler.LambdaLR(optimizer, lambda at: min(1.0, (epochs - at) / (epochs - begin)))
 
 
-def _restarts(optimizer, epochs: int, what: Mapping):
+def _restarts(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
     return lr_scheduler.CosineAnnealingWarmRestarts(
         optimizer, what["period"], eta_min=what["lowest"]
     )
 
 
-def _one_cycle(optimizer, epochs: int, what: Mapping):
+def _one_cycle(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
     # Stepped once an epoch, like all schedules of the course.
     highest = [group["lr"] for group in optimizer.param_groups]
     return lr_scheduler.OneCycleLR(
@@ -288,7 +288,7 @@ def _one_cycle(optimizer, epochs: int, what: Mapping):
     )
 
 
-def _exponential(optimizer, epochs: int, what: Mapping):
+def _exponential(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
     return lr_scheduler.ExponentialLR(optimizer, what["factor"])
 
 

@@ -1,9 +1,9 @@
 """Measured tables: one row a run, kept with what made it.
 
-The tables lie in ``results/`` as CSV, each beside the script that writes it. A row is appended as
-soon as its run ends, and a run that the table already holds is not made again, so that a script can
-be stopped and called again at will. Lessons load a table where making it would take too long, and
-say so.
+The tables lie in ``results/`` as CSV, each beside the plan that makes it. A row is appended as soon
+as its run ends, and a run that the table already holds is not made again, so that a command can be
+stopped and called again at will. Lessons load a table where making it would take too long, and say
+so.
 """
 
 from __future__ import annotations
@@ -14,12 +14,19 @@ import functools
 import io
 import math
 import platform
+import shlex
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from ..datasets.locks import lock_of
-from ..training.history import History
+import torch
+from filelock import Timeout
+
+from ..datasets import lock_of
+from ..training import DivergedError, History, find_device
+from ..training.device import name_of
 
 FOLDER = Path(__file__).parents[2] / "results"
 MEASURED = ("best", "last", "mean_of_last_ten", "memorized")  # of a run, see `summary`
@@ -97,26 +104,24 @@ class Table:
     def __init__(self, path: Path, key: tuple[str, ...]) -> None:
         """Read what is already there; the file stays as it is until a row is added."""
         self.path, self.key = Path(path), key
-        self._ends_whole = False  # nobody has looked at the last line yet
         self._read()
 
     def _read(self) -> None:
-        self._columns, rows = [], []
+        self.columns, rows = [], []
         if self.path.exists():
             with open(self.path, newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 rows = [row for row in reader if None not in row.values()]  # no half lines
-                self._columns = list(reader.fieldnames or ())
-        self._done = {tuple(row[name] for name in self.key) for row in rows}
+                self.columns = list(reader.fieldnames or ())
+        self._done = {self.key_of(row) for row in rows}
 
-    def _be_whole(self) -> None:
-        _end_whole(self.path)
-        self._ends_whole = True
-        self._read()  # what was added since
+    def key_of(self, run: Mapping[str, object]) -> tuple[str, ...]:
+        """Return what tells a run or its row from the others, as the file has it."""
+        return tuple(str(run[name]) for name in self.key)
 
-    def __contains__(self, run: tuple) -> bool:
+    def __contains__(self, run: Mapping[str, object]) -> bool:
         """Say whether the run with these values of the key is in the table."""
-        return tuple(str(value) for value in run) in self._done
+        return self.key_of(run) in self._done
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
@@ -127,8 +132,6 @@ class Table:
         Raises:
             TableInUse: another process adds rows to this table.
         """
-        from filelock import Timeout
-
         lock = lock_of(self.path)
         try:
             lock.acquire(timeout=0)
@@ -138,87 +141,63 @@ class Table:
                 "another table"
             ) from None
         try:
-            self._be_whole()
+            _end_whole(self.path)
+            self._read()  # what was added since
             yield
         finally:
             lock.release()
 
-    def fill(self, runs: Iterable[Mapping], measure: Callable[[Mapping], Mapping]) -> None:
-        """Make the runs that are missing, one after the other, and keep other processes out.
-
-        Args:
-            runs: in their order; each with the values of the key.
-            measure: makes a run and returns its row.
-
-        Raises:
-            TableInUse: another process adds rows to this table.
-        """
-        with self.held():
-            for run in runs:
-                if tuple(run[name] for name in self.key) not in self:
-                    self.add(measure(run))
-
-    def add(self, row: dict[str, object]) -> None:
-        """Append a row, with device, versions and commit.
-
-        A row that was made on another machine brings its own.
+    def add(self, row: Mapping[str, object]) -> None:
+        """Append a row, with what made it; a row from another machine brings its own.
 
         Raises:
             ValueError: the row has other columns than the table.
         """
-        own = provenance()
-        row = row | {name: row.get(name, value) for name, value in own.items()}
-        if not self._ends_whole:
-            self._be_whole()
-        if self._columns and set(row) != set(self._columns):
-            odd = ", ".join(sorted(set(row) ^ set(self._columns)))
+        if _end_whole(self.path):
+            self._read()
+        own = {name: value for name, value in provenance().items() if name not in row}
+        known = self.columns or [*row, *own]
+        row = {**row, **{name: value for name, value in own.items() if name in known}}
+        if self.columns and set(row) != set(self.columns):
+            odd = ", ".join(sorted(set(row) ^ set(self.columns)))
             raise ValueError(f"{self.path} and the new row differ in their columns: {odd}")
-        self._write(row)
-        self._done.add(tuple(str(row[name]) for name in self.key))
-
-    def _write(self, row: dict[str, object]) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns or list(row), lineterminator="\n")
-        if not self._columns:
-            self._columns = list(row)
+        writer = csv.DictWriter(text, self.columns or list(row), lineterminator="\n")
+        if not self.columns:
+            self.columns = list(row)
             self.path.parent.mkdir(parents=True, exist_ok=True)
             writer.writeheader()
         writer.writerow(row)
         with open(self.path, "a", newline="", encoding="utf-8") as file:
             file.write(text.getvalue())  # the first row and its header in one piece
+        self._done.add(self.key_of(row))
 
 
-def _end_whole(path: Path) -> None:
+def _end_whole(path: Path) -> bool:
     """Let the file end with a whole line, so that the next row is not glued to half a one.
 
-    That is what a process leaves that is killed (or a disk that is full) while it writes. A last
-    line that has all its columns lacks its end only, as some editors leave it, and gets one.
+    Half a line is what a process leaves that is killed (or a disk that is full) while it writes. A
+    last line that has all its columns lacks its end only, as some editors leave it, and gets one.
+
+    Returns:
+        Whether something was to be done.
     """
-    written = path.read_bytes() if path.exists() else b""
-    if not written or written.endswith(b"\n"):
-        return
-    begin = written.rfind(b"\n") + 1
-    head, last = (_cells(line) for line in (written.splitlines()[0], written[begin:]))
-    with open(path, "r+b") as file:
-        if begin and len(last) == len(head):
-            file.seek(0, io.SEEK_END)
-            file.write(b"\n")
-        else:
-            file.truncate(begin)
+    written = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    if not written or written.endswith("\n"):
+        return False
+    *whole, last = written.splitlines(keepends=True)
+    cells = [len(row) for row in csv.reader([*whole[:1], last])]
+    complete = last + "\n" if len(cells) == 2 and cells[0] == cells[1] else ""
+    path.write_text("".join(whole) + complete, encoding="utf-8", newline="")
+    return True
 
 
-def _cells(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode(errors="replace")]))
-
-
-def trained(train: Callable[..., History], *inputs, **options) -> tuple[History, str]:
+def trained(train: Callable[..., History], *inputs: Any, **options: Any) -> tuple[History, str]:
     """Call ``train(*inputs, **options)``; a run that diverges is a result too, as far as it came.
 
     Returns:
         The history, and what a table says of its end: "diverged in epoch 3", else "".
     """
-    from ..training import DivergedError
-
     try:
         return train(*inputs, **options), ""
     except DivergedError as error:
@@ -253,20 +232,16 @@ def summary(history: History) -> dict[str, str]:
 
 
 def provenance(device: str | None = None) -> dict[str, str]:
-    """Return on what a run was made: device, versions, commit ("+" with uncommitted changes).
+    """Return what made a run: device, versions, commit ("+" with uncommitted changes), command.
 
     Args:
         device: where; the one that `fit` finds by itself when left out.
     """
-    import torch
-
-    from ..training import find_device
-    from ..training.acceleration import name_of
-
     return {
         "device": name_of(device or find_device()),
         "versions": f"python {platform.python_version()}, torch {torch.__version__}",
         "commit": _commit(),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
 
