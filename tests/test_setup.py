@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def test_pins_are_what_these_tests_run_with():
 
 
 @pytest.mark.parametrize(
-    "name", ["requirements.txt", "pyproject.toml", "environment.yml", "Makefile", ".ci/run"]
+    "name",
+    ["requirements.txt", "pyproject.toml", "environment.yml", "Makefile", ".ci/run"]
+    + [".pre-commit-config.yaml", "CONTRIBUTING.md"],
 )
 def test_no_index_addresses(name):
     text = (ROOT / name).read_text(encoding="utf-8")
@@ -138,12 +141,54 @@ def test_devcontainer_makes_the_same_set_up():
     assert settings["postCreateCommand"].startswith("make .venv/.set-up")
 
 
+def test_a_wheel_holds_all_that_the_package_reads(tmp_path):
+    source = tmp_path / "source"
+    for name in ("nlcourse", "notebooks/lessons"):
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", PROJECT["readme"], *PROJECT["license-files"]):
+        shutil.copy(ROOT / name, source)
+    files = [path.relative_to(source) for path in source.rglob("*.*") if path.is_file()]
+    needed = {path.as_posix().replace("notebooks/", "nlcourse/") for path in files}
+    needed = {name for name in needed if name.startswith("nlcourse/")}
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run(
+        [*command, f"--wheel-dir={tmp_path}", str(source)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        shipped = [name.partition(".data/data/share/")[2] or name for name in archive.namelist()]
+    assert needed <= set(shipped)
+    assert {"nlcourse/py.typed", "nlcourse/experiments/recipes.toml"} <= needed
+
+
 @pytest.mark.skipif(os.name == "nt", reason="no bash")
 def test_ci_script_is_executable_bash():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & stat.S_IXUSR
     assert subprocess.run(["bash", "-n", script]).returncode == 0
     assert script.read_text().rstrip().endswith("make test")
+    variables = set(re.findall(r"NLCOURSE_\w+", script.read_text()))
+    assert variables == {"NLCOURSE_DATA", "NLCOURSE_REAL_DATA_LAYOUT"}
+    told = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in told for name in variables)
+    assert ".." not in re.sub(r"/\.\.\"", "", script.read_text())  # nothing beside the clone
+
+
+def test_hooks_of_commits_use_the_projects_own_tools():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    (local,) = hooks["repos"]
+    assert local["repo"] == "local"
+    calls = [hook["entry"].split() for hook in local["hooks"]]
+    assert [call[0] for call in calls] == [".venv/bin/python"] * 3
+    assert [call[2:4] for call in calls] == [["ruff", "check"], ["ruff", "format"], ["mypy"]]
+
+
+def test_issue_templates_have_a_name_and_say_what_for():
+    for path in sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.md")):
+        _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
+        assert {"name", "about", "labels"} == set(yaml.safe_load(head)), path.name
+        assert body.count("**") >= 4
 
 
 # ---- make ----------------------------------------------------------------------------------------
