@@ -54,23 +54,23 @@ def loss_and_slope(got: Any, expected: Any, arguments: Arguments) -> Mismatch | 
     (loss, slope), (_, true_slope) = got, expected
     if loss is None:
         return NOTHING
-    shown = {"got": _shown(loss), "expected": _shown(expected[0])}
+    shown, wanted = _shown(loss), _shown(expected[0])
     value = as_tensor(loss)
     if isinstance(value, Tensor) and value.dim() == 0 and not bool(value.isfinite()):
         says = "the loss is infinite or no number: a sure network must not break it"
-        return Mismatch("infinite", says, evidence="", **shown)
+        return Mismatch("infinite", says, shown, wanted, evidence="")
     problem = number(loss, expected[0], arguments)
     if problem is not None:
-        return Mismatch(problem.kind, problem.says, evidence=shown["got"], **shown)
+        return Mismatch(problem.kind, problem.says, shown, wanted, evidence=shown)
     if slope is None:
         says = "the number is right, but no gradient flows from it: nothing would be learned"
-        return Mismatch("no gradient", says, evidence="", **shown)
+        return Mismatch("no gradient", says, shown, wanted, evidence="")
     problem = finite_numbers(slope, true_slope, arguments)
     if problem is None:
         return None
-    shown = {"got": _shown(slope), "expected": _shown(true_slope)}
+    shown, wanted = _shown(slope), _shown(true_slope)
     says = "the number is right, but its gradient in the logits differs"
-    return Mismatch("slope", says, evidence=shown["got"], **shown)
+    return Mismatch("slope", says, shown, wanted, evidence=shown)
 
 
 def _shown(value: Any) -> str:

@@ -115,7 +115,10 @@ def numbers(
 def finite_numbers(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge a tensor of numbers; say so by name if some are infinite or none at all."""
     problem = numbers(got, expected, arguments)
-    if problem is None or problem.kind != "value" or bool(as_tensor(got).isfinite().all()):
+    value = as_tensor(got)
+    if problem is None or problem.kind != "value" or isinstance(value, Mismatch):
+        return problem
+    if bool(value.isfinite().all()):
         return problem
     return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
 

@@ -21,10 +21,10 @@ LONG = 160  # characters of one value in a message
 _LIBRARY = tuple(
     str(Path(path).resolve())
     for path in {
-        *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")),
-        Path(__file__).parent,  # the engine
-        Path(torch.__file__).parent,
-        Path(np.__file__).parent,
+        *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")),
+        str(Path(__file__).parent),  # the engine
+        str(Path(torch.__file__).parent),
+        str(Path(np.__file__).parent),
     }
 )
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from ..checks.engine import SEED
 from ..checks.exercise import Case, Exercise, Misconception
+from ..checks.inputs import case_of
 from ..checks.judges import number
 
 
 def _cases() -> list[Case]:
-    def case(name: str, given: list[int], true: list[int]) -> Case:
-        return Case(name, {"given_labels": torch.tensor(given), "true_labels": torch.tensor(true)})
-
+    case = case_of(given_labels=torch.tensor, true_labels=torch.tensor)
     cases = [
         case("one of four is wrong", [0, 1, 2, 9], [0, 1, 2, 3]),
         case("no label is wrong", [5, 5], [5, 5]),
@@ -28,11 +26,6 @@ def _cases() -> list[Case]:
         true = torch.where(torch.rand(n, generator=generator) < 0.6, given, given.flip(0))
         cases.append(Case(f"{n} labels at random", {"given_labels": given, "true_labels": true}))
     return cases
-
-
-def _compare_counts(given_labels: Tensor, true_labels: Tensor) -> float:
-    given, true = (labels.bincount(minlength=10) for labels in (given_labels, true_labels))
-    return (given - true).clamp(min=0).sum().item() / len(true_labels)
 
 
 EXERCISES = (
@@ -70,7 +63,10 @@ EXERCISES = (
             Misconception(
                 "compares how often each class occurs",
                 "If two examples exchange their labels, how many labels are wrong?",
-                _compare_counts,
+                returns=(
+                    "sum((given_labels == c).sum().sub((true_labels == "
+                    "c).sum()).clamp(min=0).item() for c in range(10)) / len(true_labels)"
+                ),
             ),
             Misconception(
                 "measures how far apart the class numbers are",

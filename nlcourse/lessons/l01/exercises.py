@@ -26,6 +26,7 @@ from ..checks.draws import (
 )
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
+from ..checks.inputs import case_of
 from ..checks.judges import as_tensor, named_numbers
 from ..sources import solution
 
@@ -148,27 +149,10 @@ def _everywhere(labels: Tensor, new: Tensor) -> Mismatch | None:
     )
 
 
-def _redraw(labels: Tensor, share: float, generator: torch.Generator | None) -> Tensor:
-    return torch.rand(len(labels), generator=generator) < share
-
-
 def _exact_count(labels, share, num_classes, generator=None):
     chosen = torch.randperm(len(labels), generator=generator)[: int(share * len(labels))]
     new = labels.clone()
     new[chosen] = torch.randint(num_classes, chosen.shape, generator=generator)
-    return new
-
-
-def _in_place(labels, share, num_classes, generator=None):
-    redraw = _redraw(labels, share, generator)
-    labels[redraw] = torch.randint(num_classes, (int(redraw.sum()),), generator=generator)
-    return labels
-
-
-def _shuffled(labels, share, num_classes, generator=None):
-    places = _redraw(labels, share, generator).nonzero().flatten()
-    new = labels.clone()
-    new[places] = labels[places[torch.randperm(len(places), generator=generator)]]
     return new
 
 
@@ -223,7 +207,7 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "overwrites the labels it is given",
             "The true labels are needed again, for measuring. What makes a copy?",
-            _in_place,
+            returns="labels.copy_(torch.where(redraw, drawn, labels))",
         ),
         Misconception(
             "redraws the labels that should stay",
@@ -233,7 +217,10 @@ RANDOMIZE_LABELS = Exercise(
         Misconception(
             "shuffles the labels among the examples",
             "If all labels are 0, can a shuffle make a 1? Where do new labels come from?",
-            _shuffled,
+            returns=(
+                "labels.masked_scatter(redraw, "
+                "labels[redraw][torch.randperm(int(redraw.sum()), generator=generator)])"
+            ),
         ),
         Misconception(
             "tosses one coin for the whole data set",
@@ -248,10 +235,7 @@ RANDOMIZE_LABELS = Exercise(
 
 
 def _group_cases() -> list[Case]:
-    def case(name: str, predictions: list[int], given: list[int], true: list[int]) -> Case:
-        names = ("predictions", "given_labels", "true_labels")
-        values = (torch.tensor(part) for part in (predictions, given, true))
-        return Case(name, dict(zip(names, values, strict=True)))
+    case = case_of(predictions=torch.tensor, given_labels=torch.tensor, true_labels=torch.tensor)
 
     def at_random(n: int) -> Case:
         generator = _generator(SEED + n)
@@ -415,19 +399,6 @@ def _order(images: Tensor, moved: Tensor) -> Mismatch | None:
     return None
 
 
-def _rows_only(images, generator=None):
-    return images[:, :, torch.randperm(images.shape[2], generator=generator)]
-
-
-def _rows_then_columns(images, generator=None):
-    return _rows_only(_rows_only(images, generator).mT, generator).mT
-
-
-def _each_channel(images, generator=None):
-    parts = [shuffle_pixels(channel[:, None], generator) for channel in images.unbind(1)]
-    return torch.cat(parts, dim=1)
-
-
 SHUFFLE_PIXELS = Exercise(
     number="1.3",
     cases=_pixel_cases,
@@ -462,7 +433,10 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "shuffles rows and columns one after the other",
             "Two pixels of one row still share a row. How many places are there, h + w or h · w?",
-            _rows_then_columns,
+            returns=(
+                "images[:, :, torch.randperm(height, generator=generator)][..., "
+                "torch.randperm(width, generator=generator)]"
+            ),
         ),
         Misconception(
             "moves values between the colour channels",
@@ -475,7 +449,11 @@ SHUFFLE_PIXELS = Exercise(
         Misconception(
             "shuffles each channel by itself",
             "Red, green and blue of a pixel belong together. How often is randperm called?",
-            _each_channel,
+            returns=(
+                "torch.cat([images[:, [c]].flatten(2)[:, :, torch.randperm(height * width, "
+                "generator=generator)] for c in range(channels)], "
+                "dim=1).reshape(images.shape)"
+            ),
         ),
         Misconception(
             "shuffles across the whole data set",

@@ -10,11 +10,9 @@ from torch import Tensor, nn
 
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, ask_once
+from ..checks.inputs import case_of
 from ..checks.judges import number, numbers
 from . import memorization
-
-# The solutions as a student would write them: the package's own also check their arguments.
-
 
 # 2.1 loss_sensitivity ----------------------------------------------------------------------------
 
@@ -170,9 +168,7 @@ LOSS_SENSITIVITY = Exercise(
 
 
 def _gini_cases() -> list[Case]:
-    def case(name: str, values: Any) -> Case:
-        return Case(name, {"values": torch.as_tensor(values)})
-
+    case = case_of(values=torch.as_tensor)
     cases = [
         case("all the same", [2.0, 2.0, 2.0, 2.0]),
         case("one has everything", [0.0, 0.0, 0.0, 4.0]),

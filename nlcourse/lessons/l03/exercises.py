@@ -28,7 +28,7 @@ from ..checks.draws import (
 )
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from ..checks.inputs import random_rows
+from ..checks.inputs import case_of, random_rows
 from ..checks.judges import as_tensor, numbers
 from ..sources import solution
 
@@ -36,8 +36,6 @@ from ..sources import solution
 
 
 # 3.1 and 3.2: matrices ---------------------------------------------------------------------------
-
-pairflip_matrix = solution("3.2")
 
 
 def _same_matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
@@ -59,11 +57,7 @@ def _same_matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch |
 
 
 def _symmetric_cases() -> list[Case]:
-    def case(name: str, num_classes: int, rate: float, *include_true: bool) -> Case:
-        values = (num_classes, rate, *include_true)
-        names = ("num_classes", "rate", "include_true")
-        return Case(name, dict(zip(names, values, strict=False)))
-
+    case = case_of(num_classes=None, rate=None, include_true=None)
     return [
         case("three classes", 3, 0.2),
         case("no noise", 3, 0.0),
@@ -143,9 +137,7 @@ SYMMETRIC_MATRIX = Exercise(
 
 
 def _pairflip_cases() -> list[Case]:
-    def case(name: str, num_classes: int, rate: float) -> Case:
-        return Case(name, {"num_classes": num_classes, "rate": rate})
-
+    case = case_of(num_classes=None, rate=None)
     return [
         case("three classes", 3, 0.2),
         case("no noise", 3, 0.0),
@@ -158,13 +150,6 @@ def _pairflip_cases() -> list[Case]:
         case("seven classes", 7, 0.25),
         case("two classes", 2, 0.3),
     ]
-
-
-def _no_way_round(num_classes: int, rate: float, last: float) -> Tensor:
-    matrix = pairflip_matrix(num_classes, rate)
-    matrix[-1] = 0
-    matrix[-1, -1] = last
-    return matrix
 
 
 def _in_pairs(num_classes, rate):
@@ -196,7 +181,7 @@ PAIRFLIP_MATRIX = Exercise(
         Misconception(
             "leaves the last class as it is",
             "After the last class the count begins again: which class is (C - 1 + 1) mod C?",
-            lambda num_classes, rate: _no_way_round(num_classes, rate, 1.0),
+            replace={"return": "goes[-1] = stays[-1]\n    return"},
         ),
         Misconception(
             "loses the wrong labels of the last class",
@@ -212,7 +197,9 @@ PAIRFLIP_MATRIX = Exercise(
             "flips to both neighbours",
             "A class has one neighbour here: how many entries of a row differ from 0?",
             replace={
-                "goes = stays.roll(1, dims=1)": "goes = (stays.roll(1, dims=1) + stays.roll(-1, dims=1)) / 2"
+                "goes = stays.roll(1, dims=1)": (
+                    "goes = (stays.roll(1, dims=1) + stays.roll(-1, dims=1)) / 2"
+                )
             },
         ),
         Misconception(
@@ -359,19 +346,6 @@ def _cascade(labels, matrix, generator=None):
     return new
 
 
-def _any_wrong_class(labels, matrix, generator=None):
-    classes = len(matrix)
-    wrong = torch.rand(len(labels), generator=generator) >= matrix.diagonal()[labels]
-    shift = torch.randint(1, classes, labels.shape, generator=generator)
-    return torch.where(wrong, (labels + shift) % classes, labels)
-
-
-def _any_class(labels, matrix, generator=None):
-    wrong = torch.rand(len(labels), generator=generator) >= matrix.diagonal()[labels]
-    drawn = torch.randint(len(matrix), labels.shape, generator=generator)
-    return torch.where(wrong, drawn, labels)
-
-
 def _exact_counts(labels, matrix, generator=None, shuffle=True):
     new = labels.clone()
     for c in range(len(matrix)):
@@ -425,13 +399,21 @@ CORRUPT = Exercise(
         Misconception(
             "uses the diagonal only",
             "Whether a label goes wrong is half of the story: where does it go?",
-            _any_wrong_class,
+            returns=(
+                "torch.where(torch.rand(len(labels), generator=generator) >= "
+                "matrix.diagonal()[labels], (labels + torch.randint(1, len(matrix), "
+                "labels.shape, generator=generator)) % len(matrix), labels)"
+            ),
         ),
         Misconception(
             "uses the diagonal only, and draws the new label from all classes",
             "Whether a label goes wrong is half of the story. The other entries of its row say "
             "where it goes: do you ask them?",
-            _any_class,
+            returns=(
+                "torch.where(torch.rand(len(labels), generator=generator) >= "
+                "matrix.diagonal()[labels], torch.randint(len(matrix), labels.shape, "
+                "generator=generator), labels)"
+            ),
         ),
         Misconception(
             "changes an exact number of labels",
@@ -466,9 +448,7 @@ CORRUPT = Exercise(
 
 
 def _estimate_cases() -> list[Case]:
-    def case(name: str, probabilities: Any) -> Case:
-        return Case(name, {"probabilities": torch.as_tensor(probabilities)})
-
+    case = case_of(probabilities=torch.as_tensor)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, dtype: torch.dtype = torch.float32) -> Case:

@@ -9,11 +9,9 @@ from torch import Tensor
 
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from ..checks.inputs import double
+from ..checks.inputs import case_of, double
 from ..checks.judges import no_tensor, number, numbers
 from . import linear
-
-# The solutions as a student would write them: the package's own also check their arguments.
 
 
 def _random(*shape: int, generator: torch.Generator, scale: float = 1.0) -> Tensor:
@@ -24,16 +22,7 @@ def _random(*shape: int, generator: torch.Generator, scale: float = 1.0) -> Tens
 
 
 def _gradient_cases() -> list[Case]:
-    def case(name: str, theta: Any, features: Any, labels: Any) -> Case:
-        return Case(
-            name,
-            {
-                "theta": double(theta),
-                "features": double(features),
-                "given_labels": torch.as_tensor(labels),
-            },
-        )
-
+    case = case_of(theta=double, features=double, given_labels=torch.as_tensor)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, p: int) -> Case:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..checks.engine import SEED
 from ..checks.exercise import Case, Exercise, Misconception
+from ..checks.inputs import case_of, double
 from ..checks.judges import number
 
 # 5.1 step_schedule -------------------------------------------------------------------------------
 
 
 def _schedule_cases() -> list[Case]:
-    def case(name: str, epoch: int, lr: float, milestones: list[int], factor: float) -> Case:
-        arguments = {"epoch": epoch, "lr": lr, "milestones": milestones, "factor": factor}
-        return Case(name, arguments)
-
+    case = case_of(epoch=None, lr=None, milestones=None, factor=None)
     three = [60, 120]
     return [
         case("the first epoch", 0, 0.2, three, 0.1),
@@ -82,7 +79,9 @@ STEP_SCHEDULE = Exercise(
             "takes the milestones for the lengths of stages",
             "With milestones 60 and 120, the last stage begins in epoch 120, and not in 180.",
             replace={
-                "epoch >= milestone for milestone in milestones": "epoch >= sum(milestones[: place + 1]) for place in range(len(milestones))"
+                (
+                    "epoch >= milestone for milestone in milestones"
+                ): "epoch >= sum(milestones[: place + 1]) for place in range(len(milestones))"
             },
         ),
         Misconception(
@@ -113,9 +112,7 @@ STEP_SCHEDULE = Exercise(
 
 
 def _loss_cases() -> list[Case]:
-    def case(name: str, noise_rate: float, num_classes: int) -> Case:
-        return Case(name, {"noise_rate": noise_rate, "num_classes": num_classes})
-
+    case = case_of(noise_rate=None, num_classes=None)
     return [
         case("no noise", 0.0, 10),
         case("two classes, a fair coin", 0.5, 2),
@@ -249,10 +246,7 @@ IRREDUCIBLE_LOSS = Exercise(
 
 
 def _curve_cases() -> list[Case]:
-    def case(name: str, loss: float, noise_rates: Any, losses: Any) -> Case:
-        curve = (torch.as_tensor(part, dtype=torch.float64) for part in (noise_rates, losses))
-        return Case(name, {"loss": loss} | dict(zip(("noise_rates", "losses"), curve, strict=True)))
-
+    case = case_of(loss=None, noise_rates=double, losses=double)
     rates, losses = [0.0, 0.2, 0.4, 0.8], [0.1, 1.0, 1.5, 2.25]
     generator = torch.Generator().manual_seed(SEED)
 
@@ -335,15 +329,17 @@ ESTIMATE_NOISE_RATE = Exercise(
         Misconception(
             "takes the last point below the loss",
             "How far is it from that point to the next? Go as far along the rates.",
-            lambda loss, noise_rates, losses: _between(
-                loss, noise_rates, losses, lambda share: 0.0
+            returns=(
+                "noise_rates[losses <= loss][-1].item() if losses[0] <= loss else "
+                "noise_rates[0].item()"
             ),
         ),
         Misconception(
             "takes the first point above the loss",
             "The loss has not reached that point yet: what share of the piece is still missing?",
-            lambda loss, noise_rates, losses: _between(
-                loss, noise_rates, losses, lambda share: 1.0
+            returns=(
+                "noise_rates[losses >= loss][0].item() if loss <= losses[-1] else "
+                "noise_rates[-1].item()"
             ),
         ),
         Misconception(

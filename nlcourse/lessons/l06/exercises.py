@@ -14,10 +14,8 @@ from ...methods import losses, mixup
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import NO_GRADIENT, no_gradient
+from ..checks.inputs import case_of
 from ..checks.judges import all_close, no_tensor, numbers
-
-# The solutions as a student would write them: the package's own also check their arguments.
-
 
 # What the exercises share -----------------------------------------------------------------------
 
@@ -58,10 +56,7 @@ def _random_batch(n: int, classes: int, generator: torch.Generator, dtype=torch.
 
 
 def _gce_cases() -> list[Case]:
-    def case(name: str, logits: Any, labels: Any, *q: float, **more: Any) -> Case:
-        arguments = {"logits": torch.as_tensor(logits), "labels": torch.as_tensor(labels)}
-        return Case(name, arguments | dict(zip(("q",), q, strict=False)), **more)
-
+    case = case_of(logits=torch.as_tensor, labels=torch.as_tensor, q=None)
     generator = torch.Generator().manual_seed(SEED)
     graded = {"ask": _gradient, "judge": _same_gradient}
 
@@ -174,12 +169,9 @@ GENERALIZED_CROSS_ENTROPY = Exercise(
 
 
 def _sce_cases() -> list[Case]:
-    names = ("alpha", "beta", "log_clip")
-
-    def case(name: str, logits: Any, labels: Any, *weights: float, **more: Any) -> Case:
-        arguments = {"logits": torch.as_tensor(logits), "labels": torch.as_tensor(labels)}
-        return Case(name, arguments | dict(zip(names, weights, strict=False)), **more)
-
+    case = case_of(
+        logits=torch.as_tensor, labels=torch.as_tensor, alpha=None, beta=None, log_clip=None
+    )
     generator = torch.Generator().manual_seed(SEED)
     graded = {"ask": _gradient, "judge": _same_gradient}
 
@@ -256,7 +248,9 @@ SYMMETRIC_CROSS_ENTROPY = Exercise(
             "takes the entropy for the reverse",
             "The sum needs log y, not log p: where does the label come in?",
             replace={
-                "-log_clip * (1 - log_p.exp())": "torch.special.entr(logits.softmax(dim=1)).sum(dim=1)"
+                "-log_clip * (1 - log_p.exp())": (
+                    "torch.special.entr(logits.softmax(dim=1)).sum(dim=1)"
+                )
             },
         ),
         Misconception(

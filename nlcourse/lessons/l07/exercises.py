@@ -18,20 +18,14 @@ from ...methods import co_teaching
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import NO_GRADIENT, no_gradient
+from ..checks.inputs import case_of
 from ..checks.judges import as_whole_numbers, close, number, pair_of_numbers
-
-# The solutions as a student would write them: the package's own also check their arguments.
-
 
 # 7.1 forget_rate ---------------------------------------------------------------------------------
 
 
 def _schedule_cases() -> list[Case]:
-    def case(name: str, epoch: int, noise_rate: float, ramp: float, *exponent: float) -> Case:
-        values = (epoch, noise_rate, ramp, *exponent)
-        names = ("epoch", "noise_rate", "ramp_epochs", "exponent")
-        return Case(name, dict(zip(names, values, strict=False)))
-
+    case = case_of(epoch=None, noise_rate=None, ramp_epochs=None, exponent=None)
     first = [
         case("the first epoch", 0, 0.4, 4),
         case("the second epoch", 1, 0.4, 4),
@@ -135,9 +129,7 @@ FORGET_RATE = Exercise(
 
 
 def _selection_cases() -> list[Case]:
-    def case(name: str, losses: Any, forget_rate: float) -> Case:
-        return Case(name, {"losses": torch.as_tensor(losses), "forget_rate": forget_rate})
-
+    case = case_of(losses=torch.as_tensor, forget_rate=None)
     cases = [
         case("half of four", [0.9, 0.1, 2.5, 0.4], 0.5),
         case("drop one of four", [0.2, 1.7, 0.6, 0.3], 0.25),
@@ -253,17 +245,12 @@ SMALL_LOSS_INDICES = Exercise(
 
 
 def _crossing_cases() -> list[Case]:
-    def case(
-        name: str, first: Any, second: Any, by_first: Any, by_second: Any, **more: Any
-    ) -> Case:
-        arguments = {
-            "losses_first": torch.as_tensor(first),
-            "losses_second": torch.as_tensor(second),
-            "kept_by_first": torch.as_tensor(by_first),
-            "kept_by_second": torch.as_tensor(by_second),
-        }
-        return Case(name, arguments, **more)
-
+    case = case_of(
+        losses_first=torch.as_tensor,
+        losses_second=torch.as_tensor,
+        kept_by_first=torch.as_tensor,
+        kept_by_second=torch.as_tensor,
+    )
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, kept: int, **more: Any) -> Case:

@@ -14,10 +14,8 @@ from torch import Tensor
 from ...methods import aum, curriculum, self_learning
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from ..checks.inputs import double
+from ..checks.inputs import case_of, double
 from ..checks.judges import as_tensor, as_whole_numbers, finite_numbers
-
-# The solutions as a student would write them: the package's own also check their arguments.
 
 
 def _whole(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
@@ -48,9 +46,7 @@ def _mask(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
 
 
 def _margin_cases() -> list[Case]:
-    def case(name: str, logits: Any, labels: list[int]) -> Case:
-        return Case(name, {"logits": double(logits), "labels": torch.tensor(labels)})
-
+    case = case_of(logits=double, labels=torch.tensor)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, shift: float) -> Case:
@@ -149,16 +145,7 @@ MARGIN = Exercise(
 
 
 def _flag_cases() -> list[Case]:
-    def case(name: str, scores: Any, fake: Any, percentile: float) -> Case:
-        return Case(
-            name,
-            {
-                "scores": double(scores),
-                "threshold_scores": double(fake),
-                "percentile": percentile,
-            },
-        )
-
+    case = case_of(scores=double, threshold_scores=double, percentile=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, m: int, percentile: float) -> Case:
@@ -325,7 +312,10 @@ DENSITY = Exercise(
             "leaves the diagonal out of the sorted distances",
             "All n² entries count, the zeros of the diagonal among them.",
             replace={
-                "place = math.ceil(share * distances.numel())": "apart = distances[~torch.eye(len(distances), dtype=torch.bool)]\n    place = math.ceil(share * len(apart))",
+                ("place = math.ceil(share * distances.numel())"): (
+                    "apart = distances[~torch.eye(len(distances), dtype=torch.bool)]\n"
+                    "    place = math.ceil(share * len(apart))"
+                ),
                 "distances.flatten()": "apart",
             },
         ),
@@ -334,7 +324,9 @@ DENSITY = Exercise(
             "Then all have about the same number of neighbours. How many cutoffs has a class?",
             replace={
                 "distances.numel()": "len(distances)",
-                "distances.flatten().sort().values[place - 1]": "distances.sort(dim=1).values[:, [place - 1]]",
+                (
+                    "distances.flatten().sort().values[place - 1]"
+                ): "distances.sort(dim=1).values[:, [place - 1]]",
             },
         ),
         Misconception(

@@ -13,12 +13,9 @@ from ...methods import joint
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import NO_GRADIENT, no_gradient
+from ..checks.inputs import case_of
 from ..checks.judges import as_tensor, number, numbers
 from ..sources import solution
-
-TINY = 1e-30
-
-# The solutions as a student would write them: the package's own also check their arguments.
 
 
 # What several exercises share ---------------------------------------------------------------------
@@ -55,9 +52,7 @@ hard_labels = solution("9.1")
 
 
 def _label_cases() -> list[Case]:
-    def case(name: str, rows: Any) -> Case:
-        return Case(name, {"probabilities": torch.as_tensor(rows)})
-
+    case = case_of(probabilities=torch.as_tensor)
     generator = torch.Generator().manual_seed(SEED)
     return [
         case("one example", [[0.1, 0.7, 0.2]]),
@@ -151,10 +146,7 @@ HARD_LABELS = Exercise(
 
 
 def _prior_cases() -> list[Case]:
-    def case(name: str, rows: Any, prior: Any, **more: Any) -> Case:
-        arguments = {"probabilities": torch.as_tensor(rows), "prior": torch.as_tensor(prior)}
-        return Case(name, arguments, **more)
-
+    case = case_of(probabilities=torch.as_tensor, prior=torch.as_tensor)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, name: str = "", **more: Any) -> Case:
@@ -266,9 +258,7 @@ PRIOR_LOSS = Exercise(
 
 
 def _entropy_cases() -> list[Case]:
-    def case(name: str, rows: Any, **more: Any) -> Case:
-        return Case(name, {"probabilities": torch.as_tensor(rows)}, **more)
-
+    case = case_of(probabilities=torch.as_tensor)
     generator = torch.Generator().manual_seed(SEED)
     graded = {"ask": _gradient, "judge": _same_gradient}
     return [

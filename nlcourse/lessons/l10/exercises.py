@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,28 +13,14 @@ from ...methods.mixup import label_rows
 from ..checks.engine import SEED
 from ..checks.exercise import Case, Exercise, Misconception
 from ..checks.gradients import cut_off, loss_and_slope, value_and_slope, with_gradient
-from ..checks.inputs import double, random_rows
+from ..checks.inputs import case_of, double, random_rows
 from ..checks.judges import finite_numbers
-
-# The solutions as a student would write them: the package's own also check their arguments.
-
 
 # 10.1 update_targets ----------------------------------------------------------------------------
 
 
 def _target_cases() -> list[Case]:
-    def case(name: str, targets: Any, index: list[int], p: Any, beta: float, **more) -> Case:
-        return Case(
-            name,
-            {
-                "targets": double(targets),
-                "index": torch.tensor(index),
-                "probabilities": double(p),
-                "beta": beta,
-            },
-            **more,
-        )
-
+    case = case_of(targets=double, index=torch.tensor, probabilities=double, beta=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(size: int, n: int, classes: int, beta: float, **more) -> Case:
@@ -112,7 +97,9 @@ TARGETS = Exercise(
             "remembers decisions instead of probabilities",
             "0.51 and 0.99 should leave different traces. Where does an argmax come in?",
             replace={
-                "probabilities.detach()": "(probabilities == probabilities.amax(dim=1, keepdim=True))"
+                "probabilities.detach()": (
+                    "(probabilities == probabilities.amax(dim=1, keepdim=True))"
+                )
             },
         ),
         Misconception(
@@ -135,18 +122,10 @@ TARGETS = Exercise(
 
 
 def _loss_cases() -> list[Case]:
-    def case(name: str, logits: Any, labels: Any, targets: Any, lambda_: float) -> Case:
-        return Case(
-            name,
-            {
-                "logits": double(logits),
-                "labels": torch.as_tensor(labels),
-                "targets": double(targets),
-                "lambda_": lambda_,
-            },
-            ask=value_and_slope,
-        )
-
+    case = partial(
+        case_of(logits=double, labels=torch.as_tensor, targets=double, lambda_=None),
+        ask=value_and_slope,
+    )
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, lambda_: float, *, blended: bool = False) -> Case:
@@ -174,15 +153,6 @@ def _loss_cases() -> list[Case]:
     ]
 
 
-def _elr_with(term: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Return the loss with another regularizer, given logits, labels and targets."""
-
-    def loss(logits, labels, targets, lambda_):
-        return F.cross_entropy(logits, labels) + lambda_ * term(logits, labels, targets)
-
-    return loss
-
-
 def _clamped(logits: Tensor) -> Tensor:
     return logits.softmax(dim=1).clamp(elr.CLAMP, 1 - elr.CLAMP)
 
@@ -202,10 +172,6 @@ def _clamps_everything(logits, labels, targets, lambda_):
 
 def _rows(logits: Tensor, labels: Tensor) -> Tensor:
     return label_rows(labels, logits.shape[1]).to(logits)
-
-
-def _of_the_label(logits, labels, targets):
-    return _mean_log(1 - _inner(logits, _rows(logits, labels)))
 
 
 def _numbers_alone(logits, labels, targets, lambda_):
@@ -241,7 +207,12 @@ LOSS = Exercise(
         Misconception(
             "puts the label where the target belongs",
             "The term is there to resist wrong labels. Which of your arguments does not know them?",
-            _elr_with(_of_the_label),
+            replace={
+                "p * targets": (
+                    "p * (torch.nn.functional.one_hot(labels, p.shape[1]) if labels.dim() == "
+                    "1 else labels)"
+                )
+            },
         ),
         Misconception(
             "has no clamp",
@@ -319,9 +290,7 @@ LOSS = Exercise(
 
 
 def _lemma_cases() -> list[Case]:
-    def case(name: str, p: Any, t: Any) -> Case:
-        return Case(name, {"probabilities": double(p), "targets": double(t)})
-
+    case = case_of(probabilities=double, targets=double)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int) -> Case:
@@ -336,10 +305,6 @@ def _lemma_cases() -> list[Case]:
         case("two examples", [[0.2, 0.8], [0.6, 0.4]], [[0.5, 0.1], [0.9, 0.0]]),
         *(at_random(n, c) for n, c in [(1, 4), (3, 3), (5, 10), (16, 4), (64, 100)]),
     ]
-
-
-def _g(p: Tensor, t: Tensor) -> Tensor:
-    return elr.regularizer_gradient(p, t)
 
 
 GRADIENT = Exercise(
@@ -358,7 +323,7 @@ GRADIENT = Exercise(
         Misconception(
             "has its sign turned round",
             "If p and t agree on a class, its logit should go up, and a step goes against g.",
-            lambda probabilities, targets: -_g(probabilities, targets),
+            replace={"agreement - targets": "targets - agreement"},
         ),
         Misconception(
             "is the slope in p, not in the logits",
@@ -388,7 +353,9 @@ GRADIENT = Exercise(
         Misconception(
             "divides by the number of examples",
             "The mean over the batch comes later. g belongs to one example.",
-            lambda probabilities, targets: _g(probabilities, targets) / (2 * len(probabilities)),
+            returns=(
+                "probabilities * (agreement - targets) / (1 - agreement) / (2 * len(probabilities))"
+            ),
         ),
         Misconception(
             "mixes the examples up",
@@ -399,7 +366,9 @@ GRADIENT = Exercise(
             "takes the inner product over the whole batch",
             "Each example has its own memory. Over which dimension do you sum?",
             replace={
-                "(probabilities * targets).sum(dim=1, keepdim=True)": "(probabilities * targets).sum()"
+                (
+                    "(probabilities * targets).sum(dim=1, keepdim=True)"
+                ): "(probabilities * targets).sum()"
             },
         ),
     ),
@@ -410,17 +379,7 @@ GRADIENT = Exercise(
 
 
 def _average_cases() -> list[Case]:
-    def case(name: str, average: Any, weights: Any, step: int, gamma: float) -> Case:
-        return Case(
-            name,
-            {
-                "average": double(average),
-                "weights": double(weights),
-                "step": step,
-                "gamma": gamma,
-            },
-        )
-
+    case = case_of(average=double, weights=double, step=None, gamma=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(step: int, gamma: float, *shape: int) -> Case:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ...methods import dividemix
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import cut_off, loss_and_slope, value_and_slope, with_gradient
-from ..checks.inputs import double, random_rows
+from ..checks.inputs import case_of, double, random_rows
 from ..checks.judges import as_tensor, finite_numbers
 
 NEAR = 0.1  # of a probability: two ways to fit the same two curves differ by less
-
-# The solutions as a student would write them: the package's own also check their arguments.
 
 
 # 11.1 clean_probability -------------------------------------------------------------------------
@@ -56,9 +53,7 @@ def _hills(*hills: tuple[int, float, float], seed: int = 0) -> Tensor:
 
 
 def _split_cases() -> list[Case]:
-    def case(name: str, losses: Tensor) -> Case:
-        return Case(name, {"losses": losses})
-
+    case = case_of(losses=None)
     by_heart = (80, 5e-5, 5e-5), (4, 0.03, 0.005), (80, 2.5, 1.5)
     return [
         case("three small and three large losses", double([0.1, 0.2, 0.15, 3.0, 3.1, 2.9])),
@@ -80,57 +75,6 @@ def _split_cases() -> list[Case]:
     ]
 
 
-def _fitted(losses: Tensor, stretch: Callable = dividemix.normalised, **changes: float):
-    """Return scikit-learn's mixture, its posterior and which part has the smaller mean."""
-    from sklearn.mixture import GaussianMixture
-
-    values = stretch(losses.double()).numpy()[:, None]
-    options = {"reg_covar": 5e-4, "random_state": 0} | changes
-    mixture = GaussianMixture(2, **options).fit(values)
-    posterior = torch.from_numpy(mixture.predict_proba(values))
-    return mixture, posterior, int(mixture.means_[:, 0].argmin())
-
-
-def _believed(*stretch: Callable, **changes: float) -> Callable[[Tensor], Tensor]:
-    """Return w with losses that are stretched in another way, or with another mixture."""
-
-    def w(losses):
-        _, posterior, low = _fitted(losses, *stretch, **changes)
-        return posterior[:, low]
-
-    return w
-
-
-def _as_they_are(losses: Tensor) -> Tensor:
-    return losses
-
-
-def _first_component(losses):
-    return _fitted(losses)[1][:, 0]
-
-
-def _hardest(losses):
-    _, posterior, low = _fitted(losses)
-    return 1 - posterior[:, low]
-
-
-def _decided(losses):
-    _, posterior, low = _fitted(losses)
-    return (posterior[:, low] > 0.5).double()
-
-
-def _density(losses):
-    mixture, _, low = _fitted(losses)
-    mean, deviation = mixture.means_[low, 0], mixture.covariances_[low, 0, 0] ** 0.5
-    bell = torch.distributions.Normal(mean, deviation)
-    return bell.log_prob(dividemix.normalised(losses.double())).exp()
-
-
-def _largest_part(losses):
-    mixture, posterior, _ = _fitted(losses)
-    return posterior[:, int(mixture.weights_.argmax())]
-
-
 SPLIT = Exercise(
     number="11.1",
     cases=_split_cases,
@@ -146,58 +90,63 @@ SPLIT = Exercise(
         Misconception(
             "takes the curve with the larger mean as clean",
             "Is a label that surprises the network rather right or rather wrong?",
-            _hardest,
+            replace={"argmin": "argmax"},
         ),
         Misconception(
             "takes the first curve as it comes",
             "scikit-learn numbers the two by chance. What tells them apart?",
-            _first_component,
+            replace={"[:, low]": "[:, 0]"},
         ),
         Misconception(
             "returns a density",
             "A density can be 5, and falls again for losses that are even smaller. You want to "
             "know from which of two curves a loss comes.",
-            _density,
+            returns=(
+                "torch.distributions.Normal(mixture.means_[low, 0], "
+                "mixture.covariances_[low, 0, 0] ** 0.5).log_prob(stretched.double()).exp()"
+            ),
         ),
         Misconception(
             "does not stretch the losses",
             "`reg_covar` is a width on the scale 0..1. What is it on a scale of thousandths?",
-            _believed(_as_they_are),
+            replace={"stretched.double()": "losses.double()"},
         ),
         Misconception(
             "divides by the largest loss alone",
             "The smallest loss should become 0. What becomes of losses between 2.30 and 2.31?",
-            _believed(lambda losses: losses / losses.max()),
+            replace={
+                "(losses - losses.min()) / (losses.max() - losses.min())": "losses / losses.max()"
+            },
         ),
         Misconception(
             "lets a curve become a needle",
             "Half of the losses are 0 to the fourth digit. What gives their curve a least width?",
-            _believed(reg_covar=1e-6),
+            replace={"5e-4": "1e-6"},
         ),
         Misconception(
             "hands the losses to scikit-learn as they are",
             "The text asks for two things before the fit: one for the losses, one for the width.",
-            _believed(_as_they_are, reg_covar=1e-6),
+            replace={"stretched.double()": "losses.double()", "5e-4": "1e-6"},
         ),
         Misconception(
             "takes the larger of the two curves as clean",
             "With 60 % wrong labels the larger group is not the right one.",
-            _largest_part,
+            replace={"means_[:, 0].argmin()": "weights_.argmax()"},
         ),
         Misconception(
             "stretches the losses and calls that a probability",
             "1 minus the stretched loss knows nothing of two groups. Where is the mixture?",
-            lambda losses: 1 - dividemix.normalised(losses.double()),
+            returns="1 - stretched.double()",
         ),
         Misconception(
             "returns the stretched loss itself",
             "A large loss should give a small probability. Where is the mixture?",
-            lambda losses: dividemix.normalised(losses.double()),
+            returns="stretched.double()",
         ),
         Misconception(
             "decides instead of giving a probability",
             "Between the hills nobody can be sure. Which method of the mixture says how sure?",
-            _decided,
+            returns="torch.from_numpy(mixture.predict_proba(values)[:, low] > 0.5).double()",
         ),
         Misconception(
             "cuts at the mean loss",
@@ -230,10 +179,7 @@ def _two_masks(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None
 
 
 def _division_cases() -> list[Case]:
-    def case(name: str, first: Any, second: Any, threshold: float) -> Case:
-        arguments = {"clean_by_first": double(first), "clean_by_second": double(second)}
-        return Case(name, arguments | {"threshold": threshold})
-
+    case = case_of(clean_by_first=double, clean_by_second=double, threshold=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, threshold: float) -> Case:
@@ -250,16 +196,6 @@ def _division_cases() -> list[Case]:
         case("a mild threshold", [0.3, 0.1, 0.25], [0.05, 0.4, 0.22], 0.2),
         *(at_random(*one) for one in [(5, 0.5), (20, 0.6), (50, 0.3), (200, 0.5)]),
     ]
-
-
-def _both(function: Callable[[Tensor, Tensor, float], Tensor]) -> Callable[..., Any]:
-    """Return a division that gives both networks the same set."""
-
-    def divide(clean_by_first, clean_by_second, threshold):
-        mask = function(clean_by_first, clean_by_second, threshold)
-        return mask, mask
-
-    return divide
 
 
 DIVISION = Exercise(
@@ -287,17 +223,17 @@ DIVISION = Exercise(
         Misconception(
             "asks for both networks' consent",
             "Then both learn from the same set, and grow alike. Each mask needs one vector.",
-            _both(lambda a, b, t: (a > t) & (b > t)),
+            returns="2 * ((clean_by_first > threshold) & (clean_by_second > threshold),)",
         ),
         Misconception(
             "is content with one network's consent",
             "Then each network's own mistakes come back to it. Each mask needs one vector.",
-            _both(lambda a, b, t: (a > t) | (b > t)),
+            returns="2 * ((clean_by_first > threshold) | (clean_by_second > threshold),)",
         ),
         Misconception(
             "takes the mean of both",
             "Half of a network's own opinion is still its own. Each mask needs one vector.",
-            _both(lambda a, b, t: (a + b) / 2 > t),
+            returns="2 * ((clean_by_first + clean_by_second) / 2 > threshold,)",
         ),
         Misconception(
             "takes the threshold for a share",
@@ -318,18 +254,9 @@ GROWN = {"ask": with_gradient, "judge": cut_off}
 
 
 def _refine_cases() -> list[Case]:
-    def case(name: str, labels: list[int], w: Any, p: Any, t: float, **more) -> Case:
-        return Case(
-            name,
-            {
-                "labels": torch.tensor(labels),
-                "clean_probability": double(w),
-                "probabilities": double(p),
-                "temperature": t,
-            },
-            **more,
-        )
-
+    case = case_of(
+        labels=torch.tensor, clean_probability=double, probabilities=double, temperature=None
+    )
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, t: float, **more) -> Case:
@@ -352,38 +279,6 @@ def _refine_cases() -> list[Case]:
     ]
 
 
-def _mixed(labels: Tensor, w: Tensor, p: Tensor) -> Tensor:
-    rows = F.one_hot(labels, p.shape[1]).to(p)
-    return w[:, None] * rows + (1 - w[:, None]) * p
-
-
-def _power(rows: Tensor, exponent: float) -> Tensor:
-    rows = rows**exponent
-    return rows / rows.sum(dim=1, keepdim=True)
-
-
-def _refined(change: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return a refinement with another rule, given (labels, w, p without gradient, T)."""
-
-    def refine(labels, clean_probability, probabilities, temperature):
-        return change(labels, clean_probability, probabilities.detach(), temperature)
-
-    return refine
-
-
-def _refine_with_gradient(labels, clean_probability, probabilities, temperature):
-    return _power(_mixed(labels, clean_probability, probabilities), 1 / temperature)
-
-
-def _examples_mixed_up(labels: Tensor, w: Tensor, p: Tensor, t: float) -> Tensor:
-    return _power(w * F.one_hot(labels, p.shape[1]) + (1 - w) * p, 1 / t)
-
-
-def _foreign_sums(rows: Tensor, exponent: float) -> Tensor:
-    rows = rows**exponent
-    return rows / rows.sum(dim=1)
-
-
 REFINE = Exercise(
     number="11.3",
     package=dividemix.co_refine,
@@ -400,58 +295,67 @@ REFINE = Exercise(
         Misconception(
             "swaps the two weights",
             "w is the probability that the label is right. Whose share should it be?",
-            _refined(lambda y, w, p, t: _power(_mixed(y, 1 - w, p), 1 / t)),
+            replace={"w * y + (1 - w)": "(1 - w) * y + w"},
         ),
         Misconception(
             "raises to the power T instead of 1/T",
             "With T = 0.5 a row should become more decided. What does a square root do to it?",
-            _refined(lambda y, w, p, t: _power(_mixed(y, w, p), t)),
+            replace={"(1 / temperature)": "temperature"},
         ),
         Misconception(
             "lets the gradient through",
             "A label is what the network is compared with. Should it be able to move its label "
             "instead of itself?",
-            _refine_with_gradient,
+            replace={".detach()": ""},
         ),
         Misconception(
             "does not sharpen",
             "Which of the arguments have you not used?",
-            _refined(lambda y, w, p, t: _mixed(y, w, p)),
+            replace={" ** (1 / temperature)": ""},
         ),
         Misconception(
             "does not divide by the sum",
             "What do the entries of a row sum to after the power?",
-            _refined(lambda y, w, p, t: _mixed(y, w, p) ** (1 / t)),
+            returns="mixed",
         ),
         Misconception(
             "sharpens before it mixes",
             "First mix label and prediction. Then sharpen what came out.",
-            _refined(lambda y, w, p, t: _mixed(y, w, _power(p, 1 / t))),
+            replace={
+                "w = clean": "q = probabilities.detach() ** (1 / temperature)\n    w = clean",
+                (
+                    "(w * y + (1 - w) * probabilities.detach()) ** (1 / temperature)"
+                ): "w * y + (1 - w) * q / q.sum(dim=1, keepdim=True)",
+                "return mixed / mixed.sum(dim=1, keepdim=True)": "return mixed",
+            },
         ),
         Misconception(
             "takes a softmax of the row",
             "The row is already made of probabilities. With T = 1 it should not change.",
-            _refined(lambda y, w, p, t: (_mixed(y, w, p) / t).softmax(dim=1)),
+            replace={
+                ") ** (1 / temperature)": ") / temperature",
+                "mixed / mixed.sum(dim=1, keepdim=True)": "mixed.softmax(dim=1)",
+            },
         ),
         Misconception(
             "mixes the examples up",
             "Which shape has one number an example, so that it meets its own row?",
-            _refined(_examples_mixed_up),
+            replace={"[:, None]": ""},
         ),
         Misconception(
             "divides by the sums of other rows",
             "Each row belongs over its own sum. Which shape must the sums have for that?",
-            _refined(lambda y, w, p, t: _foreign_sums(_mixed(y, w, p), 1 / t)),
+            replace={", keepdim=True": ""},
         ),
         Misconception(
             "decides for the label or for the prediction",
             "w = 0.51 and w = 0.99 should not give the same row. What are the shares?",
-            _refined(lambda y, w, p, t: _power(_mixed(y, (w > 0.5).double(), p), 1 / t)),
+            replace={"clean_probability[:, None]": "(clean_probability > 0.5).double()[:, None]"},
         ),
         Misconception(
             "forgets the label",
             "A label that is surely right should stay. Where does it come in?",
-            _refined(lambda y, w, p, t: _power(p, 1 / t)),
+            replace={"w * y + (1 - w) * probabilities.detach()": "probabilities.detach()"},
         ),
     ),
 )
@@ -461,9 +365,7 @@ REFINE = Exercise(
 
 
 def _guess_cases() -> list[Case]:
-    def case(name: str, p: Any, t: float, **more) -> Case:
-        return Case(name, {"probabilities": double(p), "temperature": t}, **more)
-
+    case = case_of(probabilities=double, temperature=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(m: int, n: int, classes: int, t: float, **more) -> Case:
@@ -513,7 +415,10 @@ GUESS = Exercise(
             "sharpens each prediction before the mean",
             "Two sure networks that disagree should give an unsure guess, and that is sharpened.",
             replace={
-                "mean = probabilities.detach().mean(dim=0) ** (1 / temperature)": "each = probabilities.detach() ** (1 / temperature)\n    mean = (each / each.sum(dim=2, keepdim=True)).mean(dim=0)"
+                ("mean = probabilities.detach().mean(dim=0) ** (1 / temperature)"): (
+                    "each = probabilities.detach() ** (1 / temperature)\n"
+                    "    mean = (each / each.sum(dim=2, keepdim=True)).mean(dim=0)"
+                )
             },
         ),
         Misconception(
@@ -559,18 +464,9 @@ GUESS = Exercise(
 
 
 def _loss_cases() -> list[Case]:
-    def case(name: str, logits: Any, rows: Any, k: int, lambda_u: float) -> Case:
-        return Case(
-            name,
-            {
-                "logits": double(logits),
-                "rows": double(rows),
-                "num_labelled": k,
-                "lambda_u": lambda_u,
-            },
-            ask=value_and_slope,
-        )
-
+    case = partial(
+        case_of(logits=double, rows=double, num_labelled=None, lambda_u=None), ask=value_and_slope
+    )
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, k: int, lambda_u: float) -> Case:
@@ -670,9 +566,7 @@ LOSS = Exercise(
 
 
 def _penalty_cases() -> list[Case]:
-    def case(name: str, logits: Any) -> Case:
-        return Case(name, {"logits": double(logits)}, ask=value_and_slope)
-
+    case = partial(case_of(logits=double), ask=value_and_slope)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(n: int, classes: int, scale: float) -> Case:
@@ -741,8 +635,8 @@ PENALTY = Exercise(
         Misconception(
             "cuts the gradient",
             "The penalty is there to move the network. What may you not detach?",
-            lambda logits: (
-                dividemix.confidence_penalty(logits.detach()) + 0 * logits.clamp(-1, 1).sum()
+            returns=(
+                "(log_p.exp() * log_p).sum(dim=1).mean().detach() + 0 * logits.clamp(-1, 1).sum()"
             ),
         ),
     ),

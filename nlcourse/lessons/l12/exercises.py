@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,12 +12,9 @@ from torch import Tensor
 from ...methods import cdr
 from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
-from ..checks.inputs import double
+from ..checks.inputs import case_of, double
 from ..checks.judges import as_tensor, numbers
 from ..checks.show import describe
-
-# The solutions as a student would write them: the package's own also check their arguments.
-
 
 # Judges -----------------------------------------------------------------------------------------
 
@@ -55,9 +53,7 @@ def _mask(mask: Tensor, right: Tensor) -> Mismatch | None:
 
 
 def _importance_cases() -> list[Case]:
-    def case(name: str, parameter: Any, gradient: Any) -> Case:
-        return Case(name, {"parameter": double(parameter), "gradient": double(gradient)})
-
+    case = case_of(parameter=double, gradient=double)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(name: str, *shape: int) -> Case:
@@ -194,7 +190,9 @@ MASK = Exercise(
             "`share` is the critical part. How many entries are left over?",
             replace={
                 "int(share * len(together))": "len(together) - int(share * len(together))",
-                "topk(count).values[-1]": "sort(descending=True).values[count - 1] if count else torch.inf",
+                "topk(count).values[-1]": (
+                    "sort(descending=True).values[count - 1] if count else torch.inf"
+                ),
             },
         ),
         Misconception(
@@ -232,17 +230,13 @@ MASK = Exercise(
 # 12.3 and 12.4, the two rules -------------------------------------------------------------------
 
 
-def _step_case(name: str, w: Any, g: Any, critical: Any, tau: float, decay: float) -> Case:
-    return Case(
-        name,
-        {
-            "parameter": double(w),
-            "gradient": double(g),
-            "critical": torch.as_tensor(critical, dtype=torch.bool),
-            "noise_rate": tau,
-            "decay": decay,
-        },
-    )
+_step_case = case_of(
+    parameter=double,
+    gradient=double,
+    critical=partial(torch.as_tensor, dtype=torch.bool),
+    noise_rate=None,
+    decay=None,
+)
 
 
 def _random_steps() -> list[Case]:
@@ -374,7 +368,9 @@ CODE = Exercise(
             "scales the gradient of biases by 1 - tau",
             "Biases and norm layers are left out of it altogether.",
             replace={
-                "    return": "    else:\n        gradient = (1 - noise_rate) * gradient\n    return"
+                "    return": (
+                    "    else:\n        gradient = (1 - noise_rate) * gradient\n    return"
+                )
             },
         ),
         Misconception(

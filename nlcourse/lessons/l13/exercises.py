@@ -14,15 +14,14 @@ from torch.nn import functional as F
 from ..checks.engine import SEED
 from ..checks.exercise import NOTHING, Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.gradients import value_and_slope
+from ..checks.inputs import case_of
 from ..checks.judges import as_tensor, named_numbers, number
 
 # 13.1 best_and_last -----------------------------------------------------------------------------
 
 
 def _curve_cases() -> list[Case]:
-    def case(name: str, curve: list[float]) -> Case:
-        return Case(name, {"curve": curve})
-
+    case = case_of(curve=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def peaked(epochs: int, peak: int) -> list[float]:
@@ -101,19 +100,20 @@ CURVE = Exercise(
         Misconception(
             "looks for the best among the last ten only",
             "A network that memorizes peaks early. Where does max look?",
-            replace={"best = max(curve)": "best = max(curve[-10:])", "curve.index(best) + 1": "len(curve) - len(ten) + 1 + ten.index(best)"},
+            replace={
+                "best = max(curve)": "best = max(curve[-10:])",
+                "curve.index(best) + 1": "len(curve) - len(ten) + 1 + ten.index(best)",
+            },
         ),
     ),
-)  # fmt: skip
+)
 
 
 # 13.2 chosen_accuracy ---------------------------------------------------------------------------
 
 
 def _choice_cases() -> list[Case]:
-    def case(name: str, noisy_validation: list[float], test: list[float]) -> Case:
-        return Case(name, {"noisy_validation": noisy_validation, "test": test})
-
+    case = case_of(noisy_validation=None, test=None)
     generator = torch.Generator().manual_seed(SEED)
 
     def at_random(epochs: int) -> Case:
@@ -267,9 +267,12 @@ def _learns_labels(got: Any, expected: Any, arguments: Arguments) -> Mismatch | 
         return None
     says = "in the first epoch a step makes the given labels *less* likely on the whole"
     return Mismatch(
-        "wrong way", says, got=f"mean slope {own.mean():+.3g} at the labels",
-        expected="a negative one", evidence="",
-    )  # fmt: skip
+        "wrong way",
+        says,
+        got=f"mean slope {own.mean():+.3g} at the labels",
+        expected="a negative one",
+        evidence="",
+    )
 
 
 def _does_not_grow(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
@@ -279,8 +282,9 @@ def _does_not_grow(got: Any, expected: Any, arguments: Arguments) -> Mismatch | 
     if problem is not None or abs(float(twice) - float(once)) <= 1e-3 * (1 + abs(float(once))):
         return problem
     says = "a batch with every example twice has another loss than the batch"
-    return Mismatch("batch size", says, got=f"{float(twice):.4g}", expected=f"{float(once):.4g}",
-                    evidence="")  # fmt: skip
+    return Mismatch(
+        "batch size", says, got=f"{float(twice):.4g}", expected=f"{float(once):.4g}", evidence=""
+    )
 
 
 def _twice(function: Callable[..., Any], arguments: Arguments) -> Any:
