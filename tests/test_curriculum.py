@@ -221,7 +221,7 @@ def test_the_loss_is_weighted_by_subset():
     expected = 0.0
     for image, label, weight in zip(images, labels, (0.25, 1.0, 0.5, 1.0), strict=True):
         expected += weight * F.cross_entropy(method.networks[1](image[None]), label[None]).item()
-    loss = method._staged_loss(Batch(images, labels, index))
+    loss = method.loss(Batch(images, labels, index))
     assert loss.item() == pytest.approx(expected / 4)
 
 

@@ -1,5 +1,6 @@
 """FixMatch beside loops: the draw of the labelled set, the loss of two views, the step."""
 
+import dataclasses
 import functools
 import threading
 
@@ -96,12 +97,12 @@ def test_one_view_is_weak_and_one_is_strong(digits):
     seen = []
 
     class Watch(FixMatch):
-        def _loss_of(self, batch, *, batches, other):
-            plain = batches.images(other)
+        def loss_of(self, other, data, batch):
+            plain = data.images(other)
             self.network.register_forward_pre_hook(
                 lambda module, inputs: seen.append((inputs[0].clone(), plain, len(batch.index)))
             )
-            return super()._loss_of(batch, batches=batches, other=other)
+            return super().loss_of(other, data, batch)
 
     run(Watch(per_class=2, ratio=2, noise=0.0), digits, epochs=1, network="mlp")
     images, plain, labelled = seen[0]
@@ -129,18 +130,17 @@ def test_without_the_unlabelled_part_it_is_supervised(digits):
 
 
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(digits, tmp_path):
-    options = {"epochs": 4, "options": Options(augment=Augment(crop=1))}
-    whole = run(FixMatch(per_class=2), digits, **options)
-    stop, path = threading.Event(), tmp_path / "run.pt"
+    crop, stop = Options(augment=Augment(crop=1)), threading.Event()
+    whole = run(FixMatch(per_class=2), digits, epochs=4, options=crop)
+    kept = dataclasses.replace(crop, checkpoint=tmp_path / "run.pt")
     run(
         FixMatch(per_class=2),
         digits,
-        checkpoint=path,
-        stop=stop,
+        epochs=4,
+        options=dataclasses.replace(kept, stop=stop),
         on_epoch=lambda history: stop.set() if len(history) == 2 else None,
-        **options,
     )
-    second = run(FixMatch(per_class=2), digits, checkpoint=path, **options)
+    second = run(FixMatch(per_class=2), digits, epochs=4, options=kept)
     for column in ("train_loss", "test_accuracy"):
         assert second[column] == whole[column]
 

@@ -17,7 +17,7 @@ from nlcourse import datasets, noise
 from nlcourse.base import Batch
 from nlcourse.methods import CrossEntropy
 from nlcourse.methods.mentornet import MentorNet, curriculum_weights
-from nlcourse.training import fit
+from nlcourse.training import Options, fit
 from nlcourse.training.networks import mlp
 
 # --- the weights ---
@@ -177,13 +177,14 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(digits, tmp_path):
     noisy = noise.inject(digits.subset(200), "symmetric", 0.4, seed=0)
     make = functools.partial(MentorNet, burn_in=2, soft_from=4)
     run = functools.partial(fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2), epochs=6, seed=3, progress=False, device="cpu")  # fmt: skip
-    whole, stop, path = run(make()), threading.Event(), tmp_path / "run.pt"
+    whole, stop = run(make()), threading.Event()
+    kept = Options(checkpoint=tmp_path / "run.pt", stop=stop)
     first = run(
-        make(), checkpoint=path, stop=stop,
+        make(), options=kept,
         on_epoch=lambda history: stop.set() if len(history) == 3 else None,
     )  # fmt: skip
     assert first.stopped
-    second = run(make(), checkpoint=path)
+    second = run(make(), options=Options(checkpoint=kept.checkpoint))
     for column in ("train_loss", "test_accuracy", "label_precision"):
         assert str(second[column]) == str(whole[column])  # nan is not equal to nan
 

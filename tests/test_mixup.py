@@ -121,12 +121,12 @@ def test_share_is_drawn_from_beta(alpha):
 @pytest.mark.parametrize(
     ("images", "labels", "alpha", "more", "error", "word"),
     [
-        (torch.zeros(2, 3).byte(), torch.tensor([0, 1]), 1.0, {}, TypeError, "averaged"),
+        (torch.zeros(2, 3).byte(), torch.tensor([0, 1]), 1.0, {}, TypeError, "floats"),
         (torch.zeros(2, 3), torch.tensor([0.0, 1.0]), 1.0, {}, TypeError, "int64"),
         (torch.zeros(2, 3), [0, 1], 1.0, {}, TypeError, "int64"),
         (torch.zeros(2, 3), torch.eye(3), 1.0, {}, ValueError, "one label an image"),
         (torch.zeros(2, 3), torch.ones(2, 4), 1.0, {}, ValueError, "sum to 1"),
-        (torch.zeros(2, 3), torch.tensor([[2.0, -1.0]] * 2), 1.0, {}, ValueError, "negative"),
+        (torch.zeros(2, 3), torch.tensor([[2.0, -1.0]] * 2), 1.0, {}, ValueError, "numbers from 0"),
         (torch.zeros(2, 3), torch.eye(2), 1.0, {"num_classes": 3}, ValueError, "3 classes"),
         (torch.zeros(2, 3), torch.tensor([0, 3]), 1.0, {"num_classes": 3}, ValueError, "0 to 2"),
         (torch.zeros(2, 3), torch.tensor([0, -1]), 1.0, {}, ValueError, "from 0"),

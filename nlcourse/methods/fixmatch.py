@@ -119,7 +119,7 @@ class FixMatch(Method):
             step(functools.partial(self.loss_of, other, data), data.batch(index))
 
     def loss_of(self, other: Tensor, data: TrainingData, batch: Batch) -> Tensor:
-        """l_s + lambda_u l_u: labelled images, and two views of the unlabelled ones, in one pass."""
+        """Return l_s + lambda_u l_u: labelled images and both views of the others in one pass."""
         if not self.lambda_u:
             return F.cross_entropy(self.network(batch.images), batch.labels)
         weak = data.batch(other).images

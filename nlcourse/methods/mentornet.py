@@ -29,9 +29,9 @@ class Weights(Protocol):
 
 
 def curriculum_weights(losses: Tensor, threshold: Tensor | float, *, width: float = 0.0) -> Tensor:
-    """V ``(n,)`` that minimise ``v l + lambda_2 v^2 / 2 - (lambda_1 + lambda_2) v`` in [0, 1].
+    """Return v in [0, 1] that minimise ``v l + lambda_2 v^2 / 2 - (lambda_1 + lambda_2) v``.
 
-    1 up to the `threshold` lambda_1, from where it falls to 0 over the `width` lambda_2; no gradient.
+    1 up to the `threshold` lambda_1, then falling to 0 over the `width` lambda_2; no gradient.
 
     >>> curriculum_weights(torch.tensor([0.5, 1.0, 1.25, 3.0]), 1.0)
     tensor([1., 1., 0., 0.])

@@ -1,25 +1,11 @@
 """Deep self-learning: correct the labels by a few typical images of each class.
 
-Han, Luo and Wang 2019, "Deep Self-Learning From Noisy Labels" (arXiv 1908.02160). No code of the
-authors is public; what we could not read in the paper itself we took from a summary of it, and say
-so. Explained in lesson 08.
+Han, Luo and Wang 2019, "Deep Self-Learning From Noisy Labels" (arXiv 1908.02160); no code of theirs
+is public. Explained in lesson 08.
 
-Two phases take turns, epoch by epoch. Training: cross entropy against the given labels and, in a
-share alpha, against the corrected ones. Correction: in each class some images become prototypes,
-those that many others resemble and that do not resemble each other. Every training image then gets
-the label of the class whose prototypes it resembles most. Resemblance is the cosine between two
-images' features.
-
-Choices:
-
-* `S_c`, the similarity that counts as close, is the value at the top 40 % of all entries of the
-  class's similarities, the ones of the diagonal included. (A student's code takes the 40th per cent
-  from below: nearly everybody is close then.)
-* prototypes are the densest among those with eta below 0.95. A low eta means that no denser image
-  is nearly the same. (The 0.95 is not verified. Taking the *largest* eta, as some codes do, turns
-  the rule round.) If too few pass, the densest of the others follow.
-* the labels are corrected once an epoch for the whole set, from the features at its end, without
-  augmentation. (Some codes do it in every batch.)
+Symbols of the paper: S, cosines between the features of a class; S_c, the value that counts as
+close; rho, density; eta, similarity to a denser image; sigma, similarity to a class; p, prototypes.
+Where paper and code differ: docs/deviations.md
 """
 
 from __future__ import annotations
@@ -31,14 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..base import Batch, Method, Step, TrainingData
+from ..base import Batch, MakeNetwork, Method, Step, TrainingData, expect
 from .features import all_features
 
 TOP_SHARE = 0.4  # of the similarities of a class that count as close
 MAX_RESEMBLANCE = 0.95  # to a denser image, for a prototype
-
-
-# Prototypes -------------------------------------------------------------------------------------
 
 
 def cosines(one: Tensor, other: Tensor) -> Tensor:
@@ -46,25 +29,17 @@ def cosines(one: Tensor, other: Tensor) -> Tensor:
     return F.normalize(one, dim=1) @ F.normalize(other, dim=1).T
 
 
-def density_and_resemblance(similarities: Tensor, top_share: float = TOP_SHARE) -> tuple:
-    """Return rho and eta of the images of one class.
+def density_and_resemblance(
+    similarities: Tensor, top_share: float = TOP_SHARE
+) -> tuple[Tensor, Tensor]:
+    """Return rho and eta, each ``(m,)``, of the images of one class from S ``(m, m)``.
 
-    ``rho_i = sum_j sign(S_ij - S_c)``: how many are closer than S_c, minus how many are not.
-    ``eta_i``: the largest similarity to an image of higher density; for the densest, the smallest
-    similarity to any.
-
-    Args:
-        similarities: float ``(m, m)``, S.
-        top_share: in (0, 1]; S_c is the entry at place ``top_share * m^2`` (rounded up, counted
-            from 1) of all, largest first.
-
-    Returns:
-        rho, float ``(m,)``, and eta, float ``(m,)``.
+    ``rho_i = sum_j sign(S_ij - S_c)`` (equation 4), where S_c is the entry at place ``top_share *
+    m^2`` (rounded up, counted from 1) of all, largest first. ``eta_i`` (equation 5): the largest
+    similarity to an image of higher density; for the densest, the smallest similarity to any.
     """
-    if similarities.dim() != 2 or similarities.shape[0] != similarities.shape[1]:
-        raise ValueError(
-            f"Expected `similarities` of shape (m, m), got {tuple(similarities.shape)}"
-        )
+    shape = tuple(similarities.shape)
+    expect(len(shape) == 2 and shape[0] == shape[1], "`similarities` of shape (m, m)", shape)
     place = math.ceil(top_share * similarities.numel())
     ascending = similarities.numel() - place + 1
     close = similarities.flatten().kthvalue(ascending).values
@@ -76,24 +51,12 @@ def density_and_resemblance(similarities: Tensor, top_share: float = TOP_SHARE) 
 
 
 def choose_prototypes(features: Tensor, count: int = 8) -> Tensor:
-    """Choose typical images of one class that differ from each other.
+    """Choose typical images of one class that differ: positions ``(min(count, m),)``, by rho.
 
-    Images whose eta reaches 0.95 come only when no other is left.
-
-    Args:
-        features: float ``(m, d)`` of images with one given label.
-        count: p, how many, from 1.
-
-    Returns:
-        int64 ``(min(count, m),)``, positions, the densest first.
-
-    Raises:
-        ValueError: features that are no matrix, or a count below 1.
+    Among `features` ``(m, d)``; images whose eta reaches 0.95 come only when no other is left.
     """
-    if features.dim() != 2:
-        raise ValueError(f"Expected `features` of shape (m, d), got {tuple(features.shape)}")
-    if count < 1:
-        raise ValueError(f"Expected `count` of at least 1, got {count}")
+    expect(features.dim() == 2, "`features` of shape (m, d)", tuple(features.shape))
+    expect(count >= 1, "`count` of at least 1", count)
     if not len(features):
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     rho, eta = density_and_resemblance(cosines(features, features))
@@ -103,17 +66,11 @@ def choose_prototypes(features: Tensor, count: int = 8) -> Tensor:
 
 
 def class_scores(features: Tensor, prototypes: Sequence[Tensor]) -> Tensor:
-    """Return how much each image resembles each class: sigma of the paper.
+    """Return sigma ``(n, C)``: the mean cosine with the prototypes of a class (equation 6).
 
-    Args:
-        features: float ``(n, d)``.
-        prototypes: C tensors ``(p_c, d)``, the features of each class's prototypes.
-
-    Returns:
-        float ``(n, C)``: the mean cosine with the prototypes; minus infinity for a class without.
+    `features` are ``(n, d)``, `prototypes` C tensors ``(p_c, d)``; without any it is -inf.
     """
-    if not len(prototypes):
-        raise ValueError("Expected `prototypes` of at least one class, got none")
+    expect(len(prototypes) > 0, "`prototypes` of at least one class", "none")
     columns = [
         cosines(features, some).mean(dim=1)
         if len(some)
@@ -124,14 +81,7 @@ def class_scores(features: Tensor, prototypes: Sequence[Tensor]) -> Tensor:
 
 
 def prototype_labels(features: Tensor, prototypes: Sequence[Tensor]) -> Tensor:
-    """Return the class whose prototypes an image resembles most, on average.
-
-    Args:
-        features: float ``(n, d)``.
-        prototypes: C tensors ``(p_c, d)``; the classes may have different numbers of them.
-
-    Returns:
-        int64 ``(n,)``.
+    """Return the class ``(n,)`` whose prototypes an image resembles most, on average.
 
     >>> prototype_labels(torch.tensor([[1.0, 3.0]]), [torch.eye(2)[:1], torch.eye(2)[1:]])
     tensor([1])
@@ -150,16 +100,8 @@ def all_prototypes(
 ) -> list[Tensor]:
     """Choose the prototypes of every class among the images that were given its label.
 
-    Args:
-        features: float ``(N, d)``.
-        labels: int64 ``(N,)``, given.
-        num_classes: C.
-        count: p, prototypes a class.
-        sample: m, images of a class to choose among, drawn at random when there are more.
-        generator: on the device of the features.
-
-    Returns:
-        C tensors ``(p_c, d)``; empty for a class without images.
+    `features` are ``(N, d)``, the given `labels` ``(N,)``; `sample` images of a class at most are
+    looked at, drawn at random. Returns C tensors ``(p_c, d)``, empty for a class without images.
     """
     found = []
     for label in range(num_classes):
@@ -172,35 +114,21 @@ def all_prototypes(
     return found
 
 
-# The loss ---------------------------------------------------------------------------------------
-
-
 def two_part_loss(logits: Tensor, labels: Tensor, corrected: Tensor, alpha: float) -> Tensor:
     """``(1 - alpha) CE(given labels) + alpha CE(corrected labels)``, the mean over the batch."""
     given = F.cross_entropy(logits, labels)
     return (1 - alpha) * given + alpha * F.cross_entropy(logits, corrected)
 
 
-# The method -------------------------------------------------------------------------------------
-
-
 class SelfLearning(Method):
     """Train on given and corrected labels; correct them after every epoch.
 
     Args:
-        alpha: share of the corrected labels in the loss once there are any, in [0, 1]; 0.5 in the
-            paper.
+        alpha: share of the corrected labels in the loss once there are any, in [0, 1].
         warm_up: epochs on the given labels alone, from 1.
         count: p, prototypes a class, from 1.
         sample: m, images of a class that prototypes are chosen among, from 1.
-        relabel: from features and prototypes to labels; a student's own fits here.
-
-    Attributes:
-        current_labels: float ``(N, C)``, the corrected labels; at first the given ones, zeros for
-            examples not met yet.
-
-    Raises:
-        ValueError: a setting is out of its range.
+        relabel: as :func:`prototype_labels`.
     """
 
     current_labels: Tensor
@@ -216,20 +144,13 @@ class SelfLearning(Method):
     ) -> None:
         """Check the settings; memory for the labels comes with :meth:`build`."""
         super().__init__()
-        if not 0 <= alpha <= 1:
-            raise ValueError(f"Expected `alpha` in [0, 1], got {alpha}")
-        if min(warm_up, count, sample) < 1:
-            raise ValueError(
-                "Expected `warm_up`, `count` and `sample` of at least 1, got "
-                f"{warm_up}, {count} and {sample}"
-            )
-        self.alpha = alpha
-        self.warm_up = warm_up
-        self.count = count
-        self.sample = sample
+        expect(0 <= alpha <= 1, "`alpha` in [0, 1]", alpha)
+        sizes = warm_up, count, sample
+        expect(min(sizes) >= 1, "`warm_up`, `count` and `sample` of at least 1", sizes)
+        self.alpha, self.warm_up, self.count, self.sample = alpha, warm_up, count, sample
         self.relabel = relabel
 
-    def build(self, make_network: Callable, num_examples: int, num_classes: int) -> None:
+    def build(self, make_network: MakeNetwork, num_examples: int, num_classes: int) -> None:
         """Make the network, and room for the labels: a buffer, so that a checkpoint holds them."""
         super().build(make_network, num_examples, num_classes)
         self.register_buffer("current_labels", torch.zeros(num_examples, num_classes))
@@ -248,14 +169,8 @@ class SelfLearning(Method):
         """Train once through the data, then correct the labels."""
         super().train_epoch(data, step)
         if self.epoch + 1 >= self.warm_up:
-            labels = self._corrected(data)
+            seen = all_features(self.network, data.images, len(data.labels))
+            sizes = {"count": self.count, "sample": self.sample, "generator": self.generator}
+            prototypes = all_prototypes(seen, data.labels, self.num_classes, **sizes)
+            labels = torch.as_tensor(self.relabel(seen, prototypes)).to(seen.device).long()
             self.current_labels.copy_(F.one_hot(labels, self.num_classes))
-
-    @torch.no_grad()
-    def _corrected(self, data: TrainingData) -> Tensor:
-        seen = all_features(self.network, data.images, len(data.labels))
-        prototypes = all_prototypes(
-            seen, data.labels, self.num_classes,
-            count=self.count, sample=self.sample, generator=self.generator,
-        )  # fmt: skip
-        return torch.as_tensor(self.relabel(seen, prototypes)).to(seen.device).long()

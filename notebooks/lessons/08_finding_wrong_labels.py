@@ -57,8 +57,9 @@ import torch
 from nlcourse import datasets, noise
 from nlcourse.experiments import results
 from nlcourse.lessons.l08 import suspects
+from nlcourse.lessons.l08.watched import WatchedCrossEntropy
 from nlcourse.methods import CrossEntropy
-from nlcourse.methods.aum import AUM, WatchedCrossEntropy
+from nlcourse.methods.aum import AUM
 from nlcourse.methods.curriculum import CurriculumNet, density_subsets
 from nlcourse.methods.features import all_features
 from nlcourse.methods.self_learning import SelfLearning, all_prototypes

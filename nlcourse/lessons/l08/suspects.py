@@ -23,12 +23,13 @@ from torch import Tensor
 
 from ...base import Method, expect, expect_labels, expect_rows
 from ...datasets import Dataset
-from ...methods.aum import WatchedCrossEntropy, margins
+from ...methods.aum import margins
 from ...methods.cross_entropy import CrossEntropy
 from ...methods.curriculum import local_density
 from ...methods.self_learning import all_prototypes, class_scores
 from ...training import History, fit
 from ...training.batches import Images
+from .watched import WatchedCrossEntropy
 
 # Scores -----------------------------------------------------------------------------------------
 
