@@ -1,8 +1,8 @@
 """What a lesson's own text says of its exercises: this is the one place where they stand.
 
 An exercise is a line ``**Exercise 7.2** · difficulty ●●○○○ · importance ●●●●● · 8 minutes`` and
-the next function with ``### BEGIN SOLUTION`` in `notebooks/lessons/NN_name.py`. The check, the last hint
-and the notebook show that text.
+the next function with ``### BEGIN SOLUTION`` in `notebooks/lessons/NN_name.py`. The check, the last
+hint and the notebook show that text.
 """
 
 from __future__ import annotations

@@ -156,7 +156,7 @@ def hard_labels(probabilities):
     """
     ### BEGIN SOLUTION
     likeliest = probabilities.argmax(dim=1)
-    return F.one_hot(likeliest, probabilities.shape[1]).float()
+    return F.one_hot(likeliest, probabilities.shape[1]).to(probabilities)
     ### END SOLUTION
 
 

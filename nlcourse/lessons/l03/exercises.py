@@ -41,9 +41,9 @@ from ..sources import solution
 def _same_matrix(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge a matrix number by number; the dtype is free."""
     problem = numbers(got, expected, arguments, what="probabilities")
-    if problem is None or problem.kind != "value":
-        return problem
     matrix = as_tensor(got)
+    if problem is None or problem.kind != "value" or isinstance(matrix, Mismatch):
+        return problem
     row, column = divmod(int((matrix - expected).abs().nan_to_num(9).argmax()), matrix.shape[1])
     says = (
         f"row {row}, column {column} is {matrix[row, column].item():.4g} where "

@@ -341,14 +341,16 @@ DENSITY = Exercise(
 # 8.4 prototype_labels ---------------------------------------------------------------------------
 
 
-class _Tensors(list):
+class _Tensors(list[Tensor]):
     """A list of tensors that can be compared; of a plain one ``==`` asks a tensor if it is true."""
 
     def __eq__(self, other: object) -> bool:
         """Say whether the other list holds equal tensors."""
-        return len(self) == len(other) and all(map(torch.equal, self, other))
+        if not isinstance(other, list) or len(self) != len(other):
+            return False
+        return all(map(torch.equal, self, other))
 
-    __hash__ = None
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _prototype_cases() -> list[Case]:

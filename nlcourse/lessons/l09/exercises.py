@@ -17,7 +17,6 @@ from ..checks.inputs import case_of
 from ..checks.judges import as_tensor, number, numbers
 from ..sources import solution
 
-
 # What several exercises share ---------------------------------------------------------------------
 
 

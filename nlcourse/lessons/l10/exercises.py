@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...methods import elr
+from ...methods import elr, ema
 from ...methods.mixup import label_rows
 from ..checks.engine import SEED
 from ..checks.exercise import Case, Exercise, Misconception
@@ -400,7 +400,7 @@ def _average_cases() -> list[Case]:
 
 AVERAGE = Exercise(
     number="10.4",
-    package=elr.average_weights,
+    package=ema.average_weights,
     cases=_average_cases,
     judge=finite_numbers,
     hints=(
