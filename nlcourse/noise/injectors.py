@@ -182,5 +182,6 @@ def transition_matrix(dataset: Dataset, kind: str, rate: float) -> Tensor:
         "pairflip": lambda: pairflip_matrix(num_classes, rate),
         "asymmetric": lambda: asymmetric_matrix(dataset.name, rate),
     }
-    expect_one_of("kind", kind, matrices)
+    known = f"a `kind` that one matrix makes ({', '.join(matrices)})"
+    expect(kind in matrices, known, repr(kind))
     return matrices[kind]()

@@ -709,9 +709,9 @@ assert estimate < noisy.noise_rate
 # **S2E** (Yao et al. 2020, arXiv 1911.02377). Must Co-teaching drop examples
 # along a ramp up to the noise rate? S2E draws curves from a family of twelve
 # numbers, trains with each, and moves towards those that do well on **clean**
-# validation labels. `methods/s2e.py` has the curves and the search. It is no
-# method of the arena: it needs clean labels and dozens of trainings. Recorded
-# with 200 clean images and 30 trainings (`results/s2e_search.py`):
+# validation labels. `lessons/l13/s2e.py` has the curves and the search. It is
+# no method of the arena: it needs clean labels and dozens of trainings.
+# Recorded with 200 clean images and 30 trainings (`results/s2e_search.py`):
 
 # %%
 s2e, again = results.load("s2e_search"), {}
