@@ -1,10 +1,10 @@
 """The checked exercises: ``fn = check(fn)`` in the cell below the student's own.
 
-Where to look: an exercise is data (:mod:`.exercise`), one file a lesson (``lesson_07.py`` shows how
-to write one); :mod:`.checking` is the call, :mod:`.engine` runs the cases and names the mistake,
-:mod:`.judges`, :mod:`.draws` and :mod:`.gradients` compare results, :mod:`.show` prints values
-short, :mod:`.memory` remembers, :mod:`.hints` helps, :mod:`.report` checks a whole notebook under
-nbval.
+Where to look: an exercise is data (:mod:`.exercise`), one file a lesson (``l07/exercises.py`` shows
+how to write one); its text stands in the lesson alone (:mod:`..sources`); :mod:`.checking` is the
+call, :mod:`.engine` runs the cases and names the mistake, :mod:`.judges`, :mod:`.draws` and
+:mod:`.gradients` compare results, :mod:`.show` prints values short, :mod:`.memory` remembers,
+:mod:`.hints` helps, :mod:`.report` checks a whole notebook under nbval.
 """
 
 from importlib import import_module

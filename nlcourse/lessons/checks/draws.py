@@ -6,7 +6,6 @@ Two right answers differ, so these judges look at properties, and name the kind 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -112,26 +111,16 @@ def independent(
     return None
 
 
-def generator_mistakes(right: Callable[..., Any]) -> tuple[Misconception, Misconception]:
-    """Return the two classic mistakes with a generator, which is the last argument of `right`."""
-
-    @wraps(right)
-    def global_state(*arguments: Any) -> Any:
-        return right(*arguments[:-1], None)
-
-    @wraps(right)
-    def reseeded(*arguments: Any) -> Any:
-        return right(*arguments[:-1], torch.Generator().manual_seed(0))
-
-    return (
-        Misconception(
-            "does not use the generator",
-            "Every function that draws takes `generator=...`: does each of yours?",
-            global_state,
-        ),
-        Misconception(
-            "seeds its own generator",
-            "The caller decides on the seed. What happens to the second of two draws?",
-            reseeded,
-        ),
-    )
+# The two classic mistakes with a generator, for every exercise that draws.
+GENERATOR_MISTAKES = (
+    Misconception(
+        "does not use the generator",
+        "Every function that draws takes `generator=...`: does each of yours?",
+        replace={"generator=generator": "generator=None"},
+    ),
+    Misconception(
+        "seeds its own generator",
+        "The caller decides on the seed. What happens to the second of two draws?",
+        replace={"generator=generator": "generator=torch.Generator().manual_seed(0)"},
+    ),
+)

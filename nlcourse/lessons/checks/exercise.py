@@ -1,8 +1,8 @@
 """What an exercise is, and where all exercises are found.
 
-To add one, write an :class:`Exercise` into the ``EXERCISES`` of ``lesson_NN.py``. Nothing else is
-needed: the check, the hints, the progress table, the notebook report and the tests all go over
-:func:`exercises`.
+To add one, write its heading, stub and solution into the lesson's source, and an :class:`Exercise`
+into the ``EXERCISES`` of ``lNN/exercises.py``. Nothing else is needed: the check, the hints, the
+progress table, the notebook report and the tests all go over :func:`exercises`.
 """
 
 from __future__ import annotations

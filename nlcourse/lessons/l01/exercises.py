@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checks.draws import (
+    GENERATOR_MISTAKES,
     SIGMAS,
     as_classes,
     ask_in_a_row,
@@ -20,7 +21,6 @@ from ..checks.draws import (
     ask_twice,
     broken,
     draws_anew,
-    generator_mistakes,
     independent,
     repeatable,
 )
@@ -28,7 +28,6 @@ from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.inputs import case_of
 from ..checks.judges import as_tensor, named_numbers
-from ..sources import solution
 
 
 def _generator(seed: int = SEED) -> torch.Generator:
@@ -36,8 +35,6 @@ def _generator(seed: int = SEED) -> torch.Generator:
 
 
 # 1.1 randomize_labels ----------------------------------------------------------------------------
-
-randomize_labels = solution("1.1")
 
 
 def _randomize_cases() -> list[Case]:
@@ -198,7 +195,7 @@ RANDOMIZE_LABELS = Exercise(
                 "generator=generator), labels)"
             ),
         ),
-        *generator_mistakes(randomize_labels),
+        *GENERATOR_MISTAKES,
         Misconception(
             "draws one new label for all",
             "How many new labels does your draw return, and how many are needed?",
@@ -323,8 +320,6 @@ GROUP_ACCURACIES = Exercise(
 
 
 # 1.3 shuffle_pixels ------------------------------------------------------------------------------
-
-shuffle_pixels = solution("1.3")
 
 
 def _pixel_cases() -> list[Case]:
@@ -470,7 +465,7 @@ SHUFFLE_PIXELS = Exercise(
                 "torch.randperm(height * width,": "torch.randint(height * width, (height * width,),"
             },
         ),
-        *generator_mistakes(shuffle_pixels),
+        *GENERATOR_MISTAKES,
         Misconception(
             "overwrites the images it is given",
             "The caller still needs the pictures. Where do you write to?",

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import noise
 from ..checks.draws import (
+    GENERATOR_MISTAKES,
     SIGMAS,
     as_classes,
     ask_in_a_row,
@@ -22,7 +23,6 @@ from ..checks.draws import (
     ask_twice,
     broken,
     draws_anew,
-    generator_mistakes,
     independent,
     repeatable,
 )
@@ -30,7 +30,6 @@ from ..checks.engine import SEED
 from ..checks.exercise import Arguments, Case, Exercise, Misconception, Mismatch
 from ..checks.inputs import case_of, random_rows
 from ..checks.judges import as_tensor, numbers
-from ..sources import solution
 
 # As a student would write them: the package's own functions also check their arguments.
 
@@ -217,8 +216,6 @@ PAIRFLIP_MATRIX = Exercise(
 
 
 # 3.3 corrupt -------------------------------------------------------------------------------------
-
-corrupt = solution("3.3")
 
 
 def _exchange_matrix() -> Tensor:
@@ -432,7 +429,7 @@ CORRUPT = Exercise(
             "multinomial draws a table (n, 1). What shape do labels have?",
             returns="torch.multinomial(rows.double(), 1, generator=generator).squeeze(1)[:, None]",
         ),
-        *generator_mistakes(corrupt),
+        *GENERATOR_MISTAKES,
         Misconception(
             "overwrites the labels it is given",
             "The true labels are needed again, for measuring. Where do you write to?",

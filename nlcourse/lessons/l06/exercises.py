@@ -306,9 +306,9 @@ def _forward_cases() -> list[Case]:
     graded = {"ask": _gradient, "judge": _same_gradient}
 
     def at_random(n: int, classes: int, **more: Any) -> Case:
-        batch = _random_batch(n, classes, generator)
+        logits, labels = _random_batch(n, classes, generator)
         name = f"{n} examples, {classes} classes" + (", the gradient" if more else "")
-        return case(name, *batch, _random_matrix(classes, generator), **more)
+        return case(name, logits, labels, _random_matrix(classes, generator), **more)
 
     one_way = torch.tensor([[0.6, 0.4], [0.0, 1.0]])  # every label 0 is right, a label 1 is not
     ring = noise.pairflip_matrix(3, 0.25)

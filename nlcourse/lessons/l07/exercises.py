@@ -1,9 +1,9 @@
 """Lesson 07: Co-teaching. Han et al. 2018 (arXiv 1804.06872).
 
-How to read an exercise, and to write the next: the reference is the function that the package
-trains with; the cases are questions to it, easy ones first; the judge compares; each misconception
-is a wrong implementation with a name ("it ...") and a hint. The tests go over all exercises by
-themselves.
+How to read an exercise, and to write the next: stub and solution stand in the lesson; `package` is
+the function that the package trains with; the cases are questions to it, easy ones first; the judge
+compares; each misconception has a name ("it ..."), a hint and what is wrong: pieces of the solution
+that are replaced, what it returns instead, or a function. The tests go over all of them.
 """
 
 from __future__ import annotations

@@ -393,8 +393,12 @@ def _average_cases() -> list[Case]:
         case("late: gamma rules", [1.0], [2.0], 1000, 0.9),
         case("where the two meet", [1.0, 3.0], [2.0, 7.0], 9, 0.9),
         case("gamma 0 keeps the current weights", [1.0, 3.0], [2.0, 7.0], 50, 0.0),
-        *(at_random(*one) for one in [(3, 0.5, 4), (4, 0.99, 2, 3), (40, 0.99, 5)]),
-        *(at_random(*one) for one in [(500, 0.99, 3, 3), (10_000, 0.997, 2, 2), (0, 0.5, 3)]),
+        at_random(3, 0.5, 4),
+        at_random(4, 0.99, 2, 3),
+        at_random(40, 0.99, 5),
+        at_random(500, 0.99, 3, 3),
+        at_random(10_000, 0.997, 2, 2),
+        at_random(0, 0.5, 3),
     ]
 
 
