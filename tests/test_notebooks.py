@@ -1,5 +1,6 @@
 """The committed notebooks: up to date, free of nbval's traps, and run under nbval."""
 
+import ast
 import json
 import os
 import re
@@ -173,20 +174,38 @@ def test_solution_passes_strictly(lesson, tmp_path):
     assert [one for one in results if one.failure] == []
 
 
-@pytest.mark.timeout(600)
 @each_lesson
-def test_blank_runs_through(lesson, tmp_path):
-    results = run_nbval(lesson.blank, tmp_path, strict=False)
-    assert [one for one in results if one.failure] == []
+def test_a_check_is_all_that_its_cell_ends_with(lesson):
+    """A check that raises has bound the course's function by then, as one that does not raise.
+
+    So cells after it see the same names either way, and one run of a blank notebook is enough.
+    """
+    for cell in code_cells(lesson.blank):
+        if CHECK_CALL.search(cell.source):
+            *_, last = body = ast.parse(cell.source).body
+            assert sum(ast.unparse(line).count("check(") for line in body) == 1
+            assert CHECK_CALL.match(ast.unparse(last))
 
 
 @pytest.mark.timeout(600)
 @each_lesson
 def test_strict_blank_fails_exactly_at_its_exercises(lesson, tmp_path):
+    """Each of them because it is blank: without NLCOURSE_STRICT that is no failure."""
     results = run_nbval(lesson.blank, tmp_path, strict=True)
     failed = [one.source for one in results if one.failure]
     assert failed == [one.source for one in results if CHECK_CALL.search(one.source)]
     assert failed
+    said = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    own = [one.number for one in exercises().values() if one.lesson == lesson.number]
+    assert [(one["number"], one["outcome"]) for one in said] == [(n, "open") for n in own]
+
+
+@pytest.mark.timeout(600)
+def test_blank_runs_through(tmp_path):
+    """As a student meets it. One lesson stands for all; `test_browser.py` runs another."""
+    (lesson,) = (lesson for lesson in LESSONS if lesson.number == "07")
+    results = run_nbval(lesson.blank, tmp_path, strict=False)
+    assert [one for one in results if one.failure] == []
 
 
 # ---- the runner itself ---------------------------------------------------------------------------
