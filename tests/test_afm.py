@@ -149,7 +149,10 @@ def noisy():
 
 
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path):
-    run = functools.partial(fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2), epochs=4, seed=3, progress=False, device="cpu")  # fmt: skip
+    network = functools.partial(mlp, hidden=(16,), dropout=0.2)
+    run = functools.partial(
+        fit, data=noisy, network=network, epochs=4, seed=3, progress=False, device="cpu"
+    )
     whole, stop, path = run(AttentiveFeatureMixup()), threading.Event(), tmp_path / "run.pt"
     run(
         AttentiveFeatureMixup(), options=Options(checkpoint=path, stop=stop),
@@ -163,6 +166,8 @@ def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(noisy, tmp_path):
 def test_it_learns_with_batch_norm_and_augmentation(noisy):
     from nlcourse.datasets.augment import Augment
 
-    history = fit(AttentiveFeatureMixup(), noisy, network="small-cnn", epochs=8, progress=False, device="cpu", options=Options(augment=Augment(crop=1)))  # fmt: skip
+    augmented = Options(augment=Augment(crop=1))
+    options = {"epochs": 8, "progress": False, "device": "cpu", "options": augmented}
+    history = fit(AttentiveFeatureMixup(), noisy, network="small-cnn", **options)
     assert history.last["train_loss"] < history.rows[0]["train_loss"]
     assert history.best() > 0.4
