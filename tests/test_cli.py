@@ -230,7 +230,7 @@ def test_lab_imports_nothing_heavy_and_is_quick(root):
     """Up to the moment where JupyterLab takes over: within a second, without torch."""
     code = (
         "import sys, time; start = time.perf_counter()\n"
-        "from nlcourse import cli; assert cli.main(['lab', '--copy-only']) == 0\n"
+        "from nlcourse.course import cli; assert cli.main(['lab', '--copy-only']) == 0\n"
         "heavy = {'torch', 'numpy', 'matplotlib', 'jupyterlab', 'IPython', 'nbformat'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "print(time.perf_counter() - start)"
@@ -503,48 +503,21 @@ def test_help_names_every_command(capsys):
     with pytest.raises(SystemExit):
         cli.main(["--help"])
     text = capsys.readouterr().out
-    for name in (
+    for name in [
         "lab",
         "check",
         "notebooks",
         "run",
-        "sweep",
-        "reproduce",
+        "experiment",
         "board",
         "data",
         "bench",
         "clean",
-    ):
+    ]:
         assert re.search(rf"^ +{name}\b", text, re.M)
 
 
-# ---- reproduce, board ----------------------------------------------------------------------------
-
-
-def test_reproduce_lists_its_queue_without_training(root, capsys):
-    assert cli.main(["reproduce", "--dry-run", "--setting", "cifar10", "--only", "elr"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert "queue of 6 runs" in lines[0]
-    assert all(line.startswith("cifar10 elr, ") for line in lines[1:])
-
-
-def test_reproduce_refuses_a_budget_that_is_no_time(capsys):
-    with pytest.raises(SystemExit):
-        cli.main(["reproduce", "--budget", "nine"])
-    assert "a time like 90s" in capsys.readouterr().err
-
-
-def test_reproduce_adds_rows_to_the_results_and_goes_on(root, capsys):
-    arguments = ["--setting", "classroom", "--only", "cross-entropy", "--subset", "100"]
-    arguments += ["--epochs", "1", "--device", "cpu"]
-    assert cli.main(["reproduce", *arguments]) == 0
-    assert "the queue is done" in capsys.readouterr().out
-    with open(root / "results" / "reproduced.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 6
-    assert {row["examples"] for row in rows} == {"100"}
-    assert cli.main(["reproduce", *arguments]) == 0
-    assert "best" not in capsys.readouterr().out  # nothing was trained again
+# ---- board ---------------------------------------------------------------------------------------
 
 
 def test_board_merges_others_and_writes_the_page(tmp_path, capsys):

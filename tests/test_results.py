@@ -15,7 +15,7 @@ from nlcourse import datasets
 from nlcourse.experiments import results
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import DivergedError, fit
-from nlcourse.training.acceleration import name_of
+from nlcourse.training.device import name_of
 from nlcourse.training.history import COLUMNS, History
 
 
@@ -32,6 +32,7 @@ def test_rows_are_kept_with_what_made_them(table):
     table.add(a_row(0))
     (row,) = results.load("some", table.path.parent)
     assert row["last"] == "0.5"
+    assert row["command"]
     assert row["device"]
     assert row["commit"]
     assert "torch" in row["versions"]
@@ -41,8 +42,8 @@ def test_a_run_that_is_there_is_known_again_later(table):
     table.add(a_row(0))
     again = results.Table(table.path, table.key)
     for each in (table, again):
-        assert ("m", 0.4, 0) in each
-        assert ("m", 0.4, 1) not in each
+        assert a_row(0) in each
+        assert a_row(1) not in each
     again.add(a_row(1))
     with open(table.path, newline="") as file:
         assert [row["seed"] for row in csv.DictReader(file)] == ["0", "1"]
@@ -77,29 +78,12 @@ def test_the_next_row_is_not_glued_to_half_a_one(table, held):
     for left, there in ((whole[:-1], 3), (whole[:-20], 2), (whole[:header], 0), (whole[:9], 0)):
         table.path.write_bytes(left)
         again = results.Table(table.path, table.key)
-        assert (("m", 0.4, 2) in again) == (there == 3)
+        assert (a_row(2) in again) == (there == 3)
         with again.held() if held else contextlib.nullcontext():
             again.add(a_row(7))
         seeds = [row["seed"] for row in results.load("some", table.path.parent)]
         assert seeds == [*map(str, range(there)), "7"]
         assert table.path.read_bytes().startswith(whole[:header])
-
-
-def test_a_table_is_filled_with_the_runs_that_it_lacks(table):
-    table.add(a_row(1))
-    made = []
-
-    def measure(run):
-        made.append(run["seed"])
-        return run | {"last": 0.5}
-
-    runs = [{"method": "m", "rate": 0.4, "seed": seed} for seed in range(3)]
-    table.fill(runs, measure)
-    table.fill(runs, measure)
-    assert made == [0, 2]
-    assert results.numbers(results.load("some", table.path.parent), "seed") == [1.0, 0.0, 2.0]
-    with table.held(), pytest.raises(results.TableInUse):
-        results.Table(table.path, table.key).fill(runs, measure)
 
 
 def test_numbers_picks_rows_by_text_and_by_number(table):
@@ -236,7 +220,7 @@ def test_a_table_is_held_by_one_process_at_a_time(table):
         with pytest.raises(RuntimeError, match="adds rows to .*: wait"), other.held():
             pass
     with other.held():
-        assert ("m", 0.4, 0) in other  # what the first has added is known to the second
+        assert a_row(0) in other  # what the first has added is known to the second
     with pytest.raises(KeyError), table.held():
         raise KeyError
     with other.held():  # an error lets go as well
@@ -246,7 +230,7 @@ def test_a_table_is_held_by_one_process_at_a_time(table):
 def test_a_killed_process_lets_go(table):
     code = f"""
 import os, signal
-from nlcourse import results
+from nlcourse.experiments import results
 with results.Table({str(table.path)!r}, {table.key!r}).held():
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -156,8 +156,8 @@ class Table:
         if _end_whole(self.path):
             self._read()
         own = {name: value for name, value in provenance().items() if name not in row}
-        known = self.columns or [*row, *own]
-        row = {**row, **{name: value for name, value in own.items() if name in known}}
+        known = self.columns or own
+        row = {**{name: value for name, value in own.items() if name in known}, **row}
         if self.columns and set(row) != set(self.columns):
             odd = ", ".join(sorted(set(row) ^ set(self.columns)))
             raise ValueError(f"{self.path} and the new row differ in their columns: {odd}")
@@ -187,7 +187,8 @@ def _end_whole(path: Path) -> bool:
         return False
     *whole, last = written.splitlines(keepends=True)
     cells = [len(row) for row in csv.reader([*whole[:1], last])]
-    complete = last + "\n" if len(cells) == 2 and cells[0] == cells[1] else ""
+    same = len(cells) == 2 and cells[0] == cells[1] and last.count('"') % 2 == 0
+    complete = last + "\n" if same else ""
     path.write_text("".join(whole) + complete, encoding="utf-8", newline="")
     return True
 
