@@ -3,8 +3,7 @@
 Pleiss, Zhang, Elenberg and Weinberger 2020, "Identifying Mislabeled Data using the Area Under the
 Margin Ranking" (arXiv 2001.10528); their code: asappresearch/aum. Explained in lesson 08.
 
-Symbols of the paper: z, logits; M, margin; AUM, its mean over the epochs. Threshold samples carry a
-class that does not exist: their labels are wrong for sure.
+Symbols: z, logits; M, margin; AUM, its mean. Threshold samples carry a class that does not exist.
 Where paper and code differ: docs/deviations.md
 """
 
@@ -69,8 +68,7 @@ def widen(network: nn.Module) -> nn.Module:
 class AUM(CrossEntropy):
     """Find the suspects by their AUM, then train a fresh network without them: cross entropy.
 
-    The suspects, a mask ``(N,)``, are known after `find_epochs` (the paper takes those before the
-    first fall of the learning rate). `margins` and `flag` are pieces: as the functions above.
+    The suspects, a mask ``(N,)``, are known after `find_epochs`: half of the paper's training.
     """
 
     num_networks = PASSES + 1
@@ -102,8 +100,7 @@ class AUM(CrossEntropy):
         super().build(make_network, num_examples, num_classes)
         for number in range(PASSES):
             widen(self.networks[number])
-        # The last network alone learns from a selection: one row, not three.
-        self.selected = torch.zeros(1, num_examples, dtype=torch.bool)
+        self.selected = torch.zeros(1, num_examples, dtype=torch.bool)  # of the last network alone
         masks = torch.zeros(PASSES, num_examples, dtype=torch.bool)
         self.register_buffer("threshold_sets", masks)
         self.register_buffer("margin_sums", masks.float())

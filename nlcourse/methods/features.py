@@ -51,11 +51,8 @@ def over_all(
 ) -> Tensor:
     """Compute something of all images as they are, with the network in evaluation mode.
 
-    Args:
-        network: it is left in the mode it came in.
-        what: from some images to rows, for example the network itself.
-        images: ``images(slice)`` returns some of them, normalised, as a method's data do.
-        count: how many there are.
+    `what` goes from images to rows (it may be the network itself); `images` returns a slice of all
+    `count`, normalised, as a method's data do. The network is left in the mode it came in.
     """
     training = network.training
     network.eval()

@@ -25,14 +25,7 @@ Mix = Callable[[Tensor, Tensor, Tensor, float], tuple[Tensor, Tensor]]
 
 
 def mix_pairs(images: Tensor, rows: Tensor, partner: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Mix every example with its partner: ``l' x_i + (1 - l') x_j``, and the labels likewise.
-
-    Args:
-        images: float ``(n, ...)``.
-        rows: float ``(n, C)``, labels as rows that sum to 1.
-        partner: int64 ``(n,)``, for each example the position of the other one.
-        share: l, in [0, 1].
-    """
+    """Mix `images` ``(n, ...)`` with their `partner` ``(n,)``: ``l' x_i + (1 - l') x_j``."""
     share = max(share, 1 - share)
     mixed_images = share * images + (1 - share) * images[partner]
     mixed_rows = share * rows + (1 - share) * rows[partner]
@@ -42,8 +35,7 @@ def mix_pairs(images: Tensor, rows: Tensor, partner: Tensor, share: float) -> tu
 def draw_share(alpha: float, generator: torch.Generator | None = None) -> float:
     """Draw l from ``Beta(alpha, alpha)``; 1 for alpha 0.
 
-    It is a number, and a step would wait for a generator on a GPU: torch's own of the processor,
-    which the training loop seeds, serves then, and where there is none.
+    A step would wait for a GPU's generator: torch's own of the processor serves then.
     """
     expect(0 <= alpha < math.inf, "a finite `alpha` of at least 0", alpha)
     if alpha == 0:
@@ -66,10 +58,7 @@ def mix_with_targets(
 
 
 def label_rows(labels: Tensor, num_classes: int | None = None) -> Tensor:
-    """Return labels as rows ``(n, C)`` that sum to 1: class ids become one-hot rows, rows stay.
-
-    C is the largest id and 1 when left out.
-    """
+    """Return labels as rows ``(n, C)``: ids become one-hot (C: the largest and 1), rows stay."""
     if isinstance(labels, Tensor) and labels.dim() == 2:
         expect_rows("labels", labels, EXACT, "labels are mixed as rows")
         classes = labels.shape[1]
@@ -80,14 +69,9 @@ def label_rows(labels: Tensor, num_classes: int | None = None) -> Tensor:
 
 
 def mixup(
-    images: Tensor,
-    labels: Tensor,
-    alpha: float,
-    generator: torch.Generator | None = None,
-    *,
-    num_classes: int | None = None,
-    mix: Mix = mix_pairs,
-) -> tuple[Tensor, Tensor]:
+    images: Tensor, labels: Tensor, alpha: float, generator: torch.Generator | None = None, *,
+    num_classes: int | None = None, mix: Mix = mix_pairs,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Mix a batch with a shuffled copy of itself.
 
     Args:
@@ -115,12 +99,7 @@ def mixup(
 
 
 class Mixup(Method):
-    """Cross entropy on mixed examples.
-
-    Args:
-        alpha: of ``Beta(alpha, alpha)``; 1 in the paper for clean labels, up to 32 for noisy ones.
-        mix: as :func:`mix_pairs`.
-    """
+    """Cross entropy on mixed examples; alpha is 1 in the paper for clean labels, up to 32 else."""
 
     def __init__(self, alpha: float = 1.0, *, mix: Mix = mix_pairs) -> None:
         """Keep the settings; alpha is checked by drawing with it."""

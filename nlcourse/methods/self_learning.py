@@ -2,7 +2,6 @@
 
 Han, Luo and Wang 2019, "Deep Self-Learning From Noisy Labels" (arXiv 1908.02160); no code of theirs
 is public. Explained in lesson 08.
-
 Symbols of the paper: S, cosines between the features of a class; S_c, the value that counts as
 close; rho, density; eta, similarity to a denser image; sigma, similarity to a class; p, prototypes.
 Where paper and code differ: docs/deviations.md
@@ -90,18 +89,12 @@ def prototype_labels(features: Tensor, prototypes: Sequence[Tensor]) -> Tensor:
 
 
 def all_prototypes(
-    features: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    *,
-    count: int = 8,
-    sample: int = 1280,
-    generator: torch.Generator | None = None,
-) -> list[Tensor]:
-    """Choose the prototypes of every class among the images that were given its label.
+    features: Tensor, labels: Tensor, num_classes: int, *,
+    count: int = 8, sample: int = 1280, generator: torch.Generator | None = None,
+) -> list[Tensor]:  # fmt: skip
+    """Choose the prototypes of every class, C tensors ``(p_c, d)``, by the given labels ``(N,)``.
 
-    `features` are ``(N, d)``, the given `labels` ``(N,)``; `sample` images of a class at most are
-    looked at, drawn at random. Returns C tensors ``(p_c, d)``, empty for a class without images.
+    Of the `features` ``(N, d)`` of a class at most `sample` are looked at, drawn at random.
     """
     found = []
     for label in range(num_classes):
@@ -116,8 +109,8 @@ def all_prototypes(
 
 def two_part_loss(logits: Tensor, labels: Tensor, corrected: Tensor, alpha: float) -> Tensor:
     """``(1 - alpha) CE(given labels) + alpha CE(corrected labels)``, the mean over the batch."""
-    given = F.cross_entropy(logits, labels)
-    return (1 - alpha) * given + alpha * F.cross_entropy(logits, corrected)
+    given, new = F.cross_entropy(logits, labels), F.cross_entropy(logits, corrected)
+    return (1 - alpha) * given + alpha * new
 
 
 class SelfLearning(Method):
@@ -145,8 +138,8 @@ class SelfLearning(Method):
         """Check the settings; memory for the labels comes with :meth:`build`."""
         super().__init__()
         expect(0 <= alpha <= 1, "`alpha` in [0, 1]", alpha)
-        sizes = warm_up, count, sample
-        expect(min(sizes) >= 1, "`warm_up`, `count` and `sample` of at least 1", sizes)
+        least = min(warm_up, count, sample)
+        expect(least >= 1, "`warm_up`, `count` and `sample` of at least 1", least)
         self.alpha, self.warm_up, self.count, self.sample = alpha, warm_up, count, sample
         self.relabel = relabel
 
@@ -159,8 +152,7 @@ class SelfLearning(Method):
         """Return the two-part loss; in the first epochs the given labels count alone."""
         logits = self.network(batch.images)
         if self.epoch < self.warm_up:
-            given = F.one_hot(batch.labels, self.num_classes).float()
-            self.current_labels[batch.index] = given
+            self.current_labels[batch.index] = F.one_hot(batch.labels, self.num_classes).float()
             return F.cross_entropy(logits, batch.labels)
         corrected = self.current_labels[batch.index].argmax(dim=1)
         return two_part_loss(logits, batch.labels, corrected, self.alpha)
@@ -170,7 +162,9 @@ class SelfLearning(Method):
         super().train_epoch(data, step)
         if self.epoch + 1 >= self.warm_up:
             seen = all_features(self.network, data.images, len(data.labels))
-            sizes = {"count": self.count, "sample": self.sample, "generator": self.generator}
-            prototypes = all_prototypes(seen, data.labels, self.num_classes, **sizes)
+            prototypes = all_prototypes(
+                seen, data.labels, self.num_classes,
+                count=self.count, sample=self.sample, generator=self.generator,
+            )  # fmt: skip
             labels = torch.as_tensor(self.relabel(seen, prototypes)).to(seen.device).long()
             self.current_labels.copy_(F.one_hot(labels, self.num_classes))
