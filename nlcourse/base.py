@@ -224,8 +224,10 @@ def expect_rows(
         expect(False, f"`{name}` with rows of numbers from 0 on that sum to 1", got, why)
 
 
-def expect_labels(name: str, labels: Tensor, num_classes: int, length: int | None = None) -> None:
-    """Refuse what is no int64 vector (of that length) of classes from 0 to C - 1."""
+def expect_labels(
+    name: str, labels: Tensor, num_classes: int, length: int | None = None, lowest: int = 0
+) -> None:
+    """Refuse what is no int64 vector (of that length) of classes from 0 (or `lowest`) to C - 1."""
     dtype = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
     if dtype != torch.int64:
         raise TypeError(
@@ -240,7 +242,7 @@ def expect_labels(name: str, labels: Tensor, num_classes: int, length: int | Non
         return
     low, high = (value.item() for value in labels.aminmax())
     known = f"`{name}` from 0 to {num_classes - 1} ({num_classes} classes)"
-    expect(low >= 0 and high < num_classes, known, f"{low} to {high}")
+    expect(low >= lowest and high < num_classes, known, f"{low} to {high}")
 
 
 def expect_index(name: str, index: Tensor, size: int) -> None:

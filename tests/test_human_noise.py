@@ -109,7 +109,7 @@ def test_counting_again_gives_the_table():
 
 @pytest.mark.real_data
 def test_worse_is_wrong_exactly_when_one_of_the_three_is():
-    found = files.find_labels("cifar10n", files.data_root(None))
+    found = files.find(files.needed("cifar10n", files.data_root(None))[-1])
     arrays = {key: np.asarray(part) for key, part in files.read_labels(found).items()}
     true = arrays["clean_label"]
     three = np.stack([arrays[f"random_label{i}"] for i in (1, 2, 3)])

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
-from nlcourse.datasets import image_cache
-from nlcourse.datasets.files import DataError
-from nlcourse.datasets.image_cache import Decoding, cached_images, decode
+from nlcourse.datasets import DataError, Decoding, image_cache
+from nlcourse.datasets.image_cache import cached_images, decode
 
 QUIET = {"size": 16, "progress": False, "workers": 2}
 
@@ -133,7 +132,7 @@ def test_another_place_for_the_cache(photos, tmp_path):
     ("setting", "message"),
     [
         ({"size": 0}, "`size` of at least 1 pixel, got 0"),
-        ({"damaged": "ignore"}, "'refuse' or 'skip', got 'ignore'"),
+        ({"damaged": "ignore"}, "`damaged` out of refuse, skip, got 'ignore'"),
         ({"workers": 0}, "`workers` of at least 1, got 0"),
     ],
 )
@@ -326,10 +325,10 @@ def test_damaged_images_are_named_all_at_once(photos, decoded):
     with pytest.raises(DataError) as caught:
         cached_images("set", base, paths, Decoding(**QUIET))
     message = str(caught.value)
-    assert "2 of 7 images are missing or damaged" in message
+    assert "2 of the 7 images of set are missing or damaged" in message
     assert f"{base / paths[1]}: OSError" in message
     assert f"{base / paths[4]}: UnidentifiedImageError" in message
-    assert 'damaged="skip" (all others are decoded)' in message
+    assert 'Decoding(damaged="skip")' in message
     make_image(base / paths[1], 1)
     make_image(base / paths[4], 4)
     decoded.clear()
@@ -342,7 +341,7 @@ def test_damaged_images_are_left_out_when_asked(photos):
     damage(base / paths[1])
     (base / paths[4]).unlink()
     for _ in range(2):
-        with pytest.warns(UserWarning, match="left out: 2 of 7 images") as said:
+        with pytest.warns(UserWarning, match="left out: 2 of the 7 images") as said:
             cached = cached_images("set", base, paths, Decoding(**QUIET, damaged="skip"))
         assert f"{base / paths[4]}: missing" in str(said[0].message)
         assert sorted(cached.index.tolist()) == [0, 2, 3, 5, 6]
@@ -367,7 +366,9 @@ def test_a_repaired_image_comes_back(photos, decoded):
 def test_missing_images_are_said_before_anything_is_decoded(photos, decoded):
     base, paths = photos
     (base / paths[3]).unlink()
-    with pytest.raises(DataError, match=r"1 of the 7 images of set are missing:\n.*3.png: missing"):
+    with pytest.raises(
+        DataError, match=r"1 of the 7 images of set are missing or damaged:\n.*3.png: missing"
+    ):
         cached_images("set", base, paths, Decoding(**QUIET))
     assert decoded == []
 
@@ -385,7 +386,7 @@ def test_only_damaged_images_are_no_data_set(photos):
     base, paths = photos
     for path in paths:
         (base / path).write_text("no image")
-    with pytest.raises(DataError, match="7 of 7 images"):
+    with pytest.raises(DataError, match="7 of the 7 images"):
         cached_images("set", base, paths, Decoding(**QUIET, damaged="skip"))
 
 
@@ -400,7 +401,7 @@ def test_a_full_disk_is_refused_before(photos, monkeypatch):
         return image_cache.shutil._ntuple_diskusage(10**9, 10**9 - free, free)
 
     monkeypatch.setattr(image_cache.shutil, "disk_usage", nearly_full)
-    with pytest.raises(DataError, match=r"GB are free. A smaller `size`.*cache="):
+    with pytest.raises(DataError, match=r"GB are free. A smaller `size`.*Decoding.cache="):
         cached_images("set", base, paths, Decoding(**QUIET))
     cached_images("set", base, paths[:6], Decoding(**QUIET))
 
@@ -408,5 +409,5 @@ def test_a_full_disk_is_refused_before(photos, monkeypatch):
 def test_a_cache_that_cannot_be_made_says_so(photos, tmp_path):
     base, paths = photos
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(DataError, match='cannot be made: .*Another place: cache="FOLDER"'):
+    with pytest.raises(DataError, match='cannot be made: .*Another place: Decoding.cache="FOLDER"'):
         cached_images("set", base, paths, Decoding(**QUIET, cache=tmp_path / "file" / "cache"))

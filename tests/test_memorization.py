@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lesson_cells import LESSONS, code_cells, run_cells
 from nlcourse.memorization import (
+    Search,
     Watch,
     critical_sample_ratio,
     critical_samples,
@@ -26,7 +27,7 @@ from nlcourse import datasets, memorization
 from nlcourse.base import Batch
 from nlcourse.lessons.l02.adversarial import AdversarialTraining
 from nlcourse.methods import CrossEntropy
-from nlcourse.training import Options, fit
+from nlcourse.training import fit
 from nlcourse.training.batches import Images
 from nlcourse.training.networks import mlp
 
@@ -116,7 +117,7 @@ def test_mode_comes_back_after_an_error():
 
 def test_unrolled_sensitivity_of_one_step_agrees_with_finite_differences():
     net, (images, labels) = network(), sample(n=4)
-    options = {"steps": 3, "lr": 0.2, "options": Options(batch_size=2)}
+    options = {"steps": 3, "lr": 0.2, "batch_size": 2}
     found = unrolled_loss_sensitivity(net, images, labels, generator=generator(), **options)
 
     def final_loss(train_images):
@@ -231,7 +232,7 @@ def test_search_finds_all_critical_images_of_a_linear_classifier(radius):
     assert 0 < critical.sum() < len(images)
     found = critical_samples(net, images, radius, generator=generator())
     assert torch.equal(found, critical)
-    assert torch.equal(critical_samples(net, images, radius, single_step=True), critical)
+    assert torch.equal(critical_samples(net, images, radius, Search(single_step=True)), critical)
     ratio = critical_sample_ratio(net, images, radius, generator=generator())
     assert ratio == critical.double().mean().item()
 
@@ -251,7 +252,7 @@ def test_search_finds_all_of_several_linear_classes_and_one_step_a_part():
     reach = 0.25 * (weight[own][:, None, :] - weight).abs().sum(2)
     critical = ((gaps < reach) & (F.one_hot(own, 5) == 0)).any(1)
     found = critical_samples(net, images, 0.25, generator=generator())
-    fast = critical_samples(net, images, 0.25, single_step=True)
+    fast = critical_samples(net, images, 0.25, Search(single_step=True))
     assert not (found & ~critical).any()  # it proves: nothing is found that is not there
     assert not (fast & ~found).any()
     assert fast.sum() < found.sum()
@@ -281,7 +282,7 @@ def test_radius_per_channel():
 @pytest.mark.parametrize("options", [{}, {"step": 0.5, "noise": 0.5}, {"single_step": True}])
 def test_radius_zero_finds_nothing(options):
     net, images, _ = two_classes()
-    assert critical_sample_ratio(net, images, 0.0, **options) == 0.0
+    assert critical_sample_ratio(net, images, 0.0, Search(**options)) == 0.0
 
 
 def test_search_stays_in_the_box():
@@ -292,7 +293,8 @@ def test_search_stays_in_the_box():
         seen.append((lass_step(*arguments), arguments[1]))
         return seen[-1][0]
 
-    critical_samples(net, images, 0.05, noise=1.0, iterations=5, move=move, generator=generator())
+    search = Search(noise=1.0, iterations=5, move=move)
+    critical_samples(net, images, 0.05, search, generator())
     assert len(seen) == 5
     assert max((moved - start).abs().max().item() for moved, start in seen) <= 0.05 + 1e-12
 
@@ -305,11 +307,11 @@ def test_found_images_drop_out_of_the_search(monkeypatch):
         sizes.append(len(arguments[0]))
         return lass_step(*arguments)
 
-    critical_samples(net, images, 0.3, iterations=30, move=move, generator=generator())
+    critical_samples(net, images, 0.3, Search(iterations=30, move=move), generator())
     assert sizes[0] == len(images)
     assert sizes[-1] == (distance >= 0.3).sum()
     sizes.clear()
-    critical_samples(net, images[distance < 0.1], 0.3, move=move, generator=generator())
+    critical_samples(net, images[distance < 0.1], 0.3, Search(move=move), generator())
     assert len(sizes) < 100  # nobody left: an early end
 
 
@@ -317,16 +319,15 @@ def test_same_generator_same_answer_and_no_other_randomness(monkeypatch):
     net, images = network(hidden=(16,), num_classes=5, dropout=0.5), sample(n=60)[0]
     net.train()
     state = torch.get_rng_state()
-    options = {"iterations": 2}
-    first = critical_samples(net, images, 0.3, generator=generator(1), **options)
-    again = critical_samples(net, images, 0.3, generator=generator(1), **options)
+    search = Search(iterations=2)
+    first = critical_samples(net, images, 0.3, search, generator(1))
+    again = critical_samples(net, images, 0.3, search, generator(1))
     assert torch.equal(first, again)
     assert torch.equal(torch.get_rng_state(), state)
     assert net.training
     assert all(p.grad is None for p in net.parameters())
     draws = {
-        tuple(critical_samples(net, images, 0.3, generator=generator(s), **options).tolist())
-        for s in range(8)
+        tuple(critical_samples(net, images, 0.3, search, generator(s)).tolist()) for s in range(8)
     }
     assert len(draws) > 1
 
@@ -357,7 +358,7 @@ IMAGES = torch.zeros(2, *SHAPE)
 )
 def test_search_refuses_bad_input(arguments, options, error, said):
     with pytest.raises(error, match=said):
-        critical_sample_ratio(network(dtype=torch.float32), *arguments, **options)
+        critical_sample_ratio(network(dtype=torch.float32), *arguments, Search(**options))
 
 
 def test_one_class_has_no_boundary():
@@ -371,7 +372,7 @@ def test_one_class_has_no_boundary():
         (IMAGES[:0], torch.zeros(0).long(), ValueError, "n from 1"),
         (IMAGES.byte(), torch.zeros(2).long(), TypeError, "floating"),
         (IMAGES, torch.zeros(3).long(), ValueError, "labels"),
-        (IMAGES, torch.zeros(2), ValueError, "labels"),
+        (IMAGES, torch.zeros(2), TypeError, "labels"),
     ],
 )
 def test_sensitivity_refuses_bad_input(images, labels, error, said):
@@ -412,7 +413,9 @@ def test_watch_measures_and_does_not_disturb(digits):
     }
     plain = fit(CrossEntropy(), data, **options)
     method = CrossEntropy()
-    watch = Watch(method, images, data.labels, test_images, radius=0.1, every=2, iterations=3)
+    watch = Watch(
+        method, images, data.labels, test_images, radius=0.1, every=2, search=Search(iterations=3)
+    )
     watched = fit(method, data, on_epoch=watch, **options)
     assert watched["train_loss"] == plain["train_loss"]
     assert watch["epoch"] == [1, 2, 4]
@@ -425,7 +428,9 @@ def test_watch_averages_what_it_has_seen(digits):
     data = digits.subset(60)
     images, test_images = seen_by_network(data)
     method, seen = CrossEntropy(), []
-    watch = Watch(method, images, data.labels, test_images, radius=0.1, single_step=True)
+    watch = Watch(
+        method, images, data.labels, test_images, radius=0.1, search=Search(single_step=True)
+    )
 
     def both(history):
         watch(history)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,23 @@ import torch
 from PIL import Image
 
 from nlcourse import datasets, training
-from nlcourse.datasets import UNKNOWN, DataError, image_cache, load, load_folder
-from nlcourse.datasets import photographs as real_sets
+from nlcourse.datasets import (
+    PHOTOGRAPHS,
+    UNKNOWN,
+    DataError,
+    Decoding,
+    dataset,
+    image_cache,
+    load,
+    load_folder,
+)
+from nlcourse.datasets.photographs import FOLDERS, HOW_TO_GET
 from nlcourse.methods import METHODS
 from nlcourse.training.batches import Images
 
 pytestmark = pytest.mark.usefixtures("offline")
 
-QUICK = {"size": 8, "progress": False, "workers": 2}
+QUICK = Decoding(size=8, progress=False, workers=2)
 
 
 def make_image(path: Path, value: int) -> None:
@@ -70,7 +79,7 @@ def make_clothing(root: Path, *, lists: str = ".", images: str = "images") -> Pa
 
 def test_clothing1m_has_a_million_labels_that_nobody_checked(tmp_path):
     make_clothing(tmp_path)
-    data = load("clothing1m", root=tmp_path, **QUICK)
+    data = load("clothing1m", root=tmp_path, decoding=QUICK)
     assert data.name == "clothing1m"
     assert data.image_shape == (3, 8, 8)
     assert data.images.dtype == torch.uint8
@@ -89,7 +98,7 @@ def test_clothing1m_has_a_million_labels_that_nobody_checked(tmp_path):
 
 def test_clothing1m_with_both_labels_has_a_noise_rate(tmp_path):
     make_clothing(tmp_path)
-    data = load("clothing1m", root=tmp_path, kind="both", test="validation", **QUICK)
+    data = load("clothing1m", root=tmp_path, kind="both", test="validation", decoding=QUICK)
     assert by_grey(data) == {60: (6, 7), 70: (7, 7)}
     assert data.noise_rate == 0.5
     assert sorted(data.test_labels.tolist()) == [10, 11]
@@ -97,7 +106,7 @@ def test_clothing1m_with_both_labels_has_a_noise_rate(tmp_path):
 
 def test_clothing1m_clean(tmp_path):
     make_clothing(tmp_path)
-    data = load("clothing1m", root=tmp_path, kind="clean", **QUICK)
+    data = load("clothing1m", root=tmp_path, kind="clean", decoding=QUICK)
     assert by_grey(data) == {60: (7, 7), 70: (7, 7), 80: (9, 9)}
     assert data.noise_rate == 0
 
@@ -105,7 +114,7 @@ def test_clothing1m_clean(tmp_path):
 @pytest.mark.parametrize(("lists", "images"), [("annotations", "images"), (".", ".")])
 def test_clothing1m_in_the_other_layouts_that_codes_use(tmp_path, lists, images):
     make_clothing(tmp_path, lists=lists, images=images)
-    assert len(load("clothing1m", root=tmp_path, **QUICK).images) == 6
+    assert len(load("clothing1m", root=tmp_path, decoding=QUICK).images) == 6
 
 
 def test_a_line_that_stands_twice_counts_once(tmp_path):
@@ -113,7 +122,7 @@ def test_a_line_that_stands_twice_counts_once(tmp_path):
     for name in ("noisy_train_key_list.txt", "noisy_label_kv.txt"):
         text = (folder / name).read_text()
         (folder / name).write_text(text + text.splitlines()[0] + "\n\n")
-    assert len(load("clothing1m", root=tmp_path, **QUICK).images) == 6
+    assert len(load("clothing1m", root=tmp_path, decoding=QUICK).images) == 6
 
 
 @pytest.mark.parametrize(
@@ -131,26 +140,26 @@ def test_a_clothing1m_list_that_cannot_be_is_refused(tmp_path, file, line, messa
     with (folder / file).open("a") as opened:
         opened.write(line + "\n")
     with pytest.raises(DataError, match=message):
-        load("clothing1m", root=tmp_path, **QUICK)
+        load("clothing1m", root=tmp_path, decoding=QUICK)
 
 
 def test_an_empty_list_is_refused(tmp_path):
     folder = make_clothing(tmp_path)
     write(folder / "noisy_train_key_list.txt")
     with pytest.raises(DataError, match="No image is listed for clothing1m-noisy"):
-        load("clothing1m", root=tmp_path, **QUICK)
+        load("clothing1m", root=tmp_path, decoding=QUICK)
 
 
 def test_missing_images_of_a_published_set_say_what_belongs_where(tmp_path):
     folder = make_clothing(tmp_path)
     (folder / "images/0/00/120,990.jpg").unlink()
     with pytest.raises(DataError) as caught:
-        load("clothing1m", root=tmp_path, **QUICK)
+        load("clothing1m", root=tmp_path, decoding=QUICK)
     message = str(caught.value)
     assert "1 of the 6 images of clothing1m-noisy are missing" in message
     assert f"Expected in {folder}: noisy_train_key_list.txt" in message
-    with pytest.warns(UserWarning, match="left out: 1 of 6"):
-        data = load("clothing1m", root=tmp_path, damaged="skip", **QUICK)
+    with pytest.warns(UserWarning, match="left out: 1 of the 6"):
+        data = load("clothing1m", root=tmp_path, decoding=replace(QUICK, damaged="skip"))
     assert by_grey(data).keys() == {10, 20, 30, 40, 50}
     assert all(given == grey // 10 for grey, (given, _) in by_grey(data).items())
 
@@ -182,7 +191,7 @@ def make_webvision(root: Path, *, imagenet: str | None = None, synsets: bool = T
 
 def test_mini_webvision_is_the_first_fifty_classes(tmp_path):
     make_webvision(tmp_path)
-    data = load("mini-webvision", root=tmp_path, **QUICK)
+    data = load("mini-webvision", root=tmp_path, decoding=QUICK)
     assert by_grey(data) == {10 * k: (7 * k, UNKNOWN) for k in range(8)}
     assert dict(zip(greys(data.test_images), data.test_labels.tolist(), strict=True)) == {
         100: 49,
@@ -197,7 +206,7 @@ def test_mini_webvision_is_the_first_fifty_classes(tmp_path):
 @pytest.mark.parametrize("folders", ["numbers", "synsets"])
 def test_the_second_test_set_is_imagenet_s(tmp_path, folders):
     make_webvision(tmp_path, imagenet=folders)
-    data = load("mini-webvision", root=tmp_path, test="ilsvrc12", **QUICK)
+    data = load("mini-webvision", root=tmp_path, test="ilsvrc12", decoding=QUICK)
     assert sorted(data.test_labels.tolist()) == list(range(50))
     grey = data.test_images.float().mean(dim=(1, 2, 3))
     assert (grey - 4 * data.test_labels).abs().max() <= 1
@@ -205,8 +214,8 @@ def test_the_second_test_set_is_imagenet_s(tmp_path, folders):
 
 def test_both_test_sets_share_the_training_images(tmp_path, monkeypatch):
     folder = make_webvision(tmp_path, imagenet="numbers")
-    load("mini-webvision", root=tmp_path, **QUICK)
-    load("mini-webvision", root=tmp_path, test="ilsvrc12", **QUICK)
+    load("mini-webvision", root=tmp_path, decoding=QUICK)
+    load("mini-webvision", root=tmp_path, test="ilsvrc12", decoding=QUICK)
     caches = [path.name for path in (folder / image_cache.FOLDER).glob("*.rows.npy")]
     assert sorted(name.rsplit("-", 2)[0] for name in caches) == [
         "mini-webvision-ilsvrc12",
@@ -218,14 +227,14 @@ def test_both_test_sets_share_the_training_images(tmp_path, monkeypatch):
 def test_synset_folders_need_to_be_told_apart(tmp_path):
     make_webvision(tmp_path, imagenet="synsets", synsets=False)
     with pytest.raises(DataError, match="folders 0 to 49, or synset folders .* got 60 folders"):
-        load("mini-webvision", root=tmp_path, test="ilsvrc12", **QUICK)
-    assert load("mini-webvision", root=tmp_path, **QUICK).class_names[3] == "class 3"
+        load("mini-webvision", root=tmp_path, test="ilsvrc12", decoding=QUICK)
+    assert load("mini-webvision", root=tmp_path, decoding=QUICK).class_names[3] == "class 3"
 
 
 def test_missing_imagenet_is_said(tmp_path):
     folder = make_webvision(tmp_path)
     with pytest.raises(DataError, match=f"missing: {folder / 'imagenet/val'}"):
-        load("mini-webvision", root=tmp_path, test="ilsvrc12", **QUICK)
+        load("mini-webvision", root=tmp_path, test="ilsvrc12", decoding=QUICK)
 
 
 # ---------------------------------------------------------------- Food-101
@@ -245,7 +254,7 @@ def make_food(root: Path) -> Path:
 
 def test_food101_has_noisy_training_labels(tmp_path):
     make_food(tmp_path)
-    data = load("food101", root=tmp_path, **QUICK)
+    data = load("food101", root=tmp_path, decoding=QUICK)
     assert by_grey(data) == {
         k: (label, UNKNOWN) for k, label in [(0, 0), (20, 2), (40, 0), (60, 1)]
     }
@@ -266,7 +275,7 @@ def test_a_food101_list_that_cannot_be_is_refused(tmp_path, line, message):
     with (folder / "meta/train.txt").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(DataError, match=message):
-        load("food101", root=tmp_path, **QUICK)
+        load("food101", root=tmp_path, decoding=QUICK)
 
 
 def test_food101_is_fetched_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -280,7 +289,7 @@ def test_food101_is_fetched_whole_or_not_at_all(tmp_path, monkeypatch):
 
     root = tmp_path / "data"
     with pytest.raises(DataError, match="could not be fetched: no network in the tests"):
-        load("food101", root=root, **QUICK)
+        load("food101", root=root, decoding=QUICK)
     assert list((root / "food-101").iterdir()) == []
     monkeypatch.setattr("torchvision.datasets.utils.download_url", serve)
     # The lists of torchvision's class, which looks into them when all is there.
@@ -288,23 +297,26 @@ def test_food101_is_fetched_whole_or_not_at_all(tmp_path, monkeypatch):
         write(tmp_path / f"served/food-101/meta/{name}.json", "{}")
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "served/food-101", "food-101")
-    assert len(load("food101", root=root, cache=tmp_path / "cache", **QUICK).images) == 4
+    assert (
+        len(load("food101", root=root, decoding=replace(QUICK, cache=tmp_path / "cache")).images)
+        == 4
+    )
     assert sorted(path.name for path in (root / "food-101").iterdir()) == ["images", "meta"]
-    assert len(load("food101", root=root, download=False, **QUICK).images) == 4
+    assert len(load("food101", root=root, download=False, decoding=QUICK).images) == 4
 
 
 # ---------------------------------------------------------------- names and options
 
 
-@pytest.mark.parametrize("name", real_sets.NAMES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_a_missing_set_says_what_belongs_where_and_where_it_comes_from(name, tmp_path):
     with pytest.raises(DataError) as caught:
         load(name, root=tmp_path, download=False)
     message = str(caught.value)
-    folder = tmp_path / real_sets.FOLDERS[name]
+    folder = tmp_path / FOLDERS[name]
     assert f"missing: {folder}" in message
     assert f"Expected in {folder}: " in message
-    assert message.endswith(real_sets.HOW_TO_GET[name][1])
+    assert message.endswith(HOW_TO_GET[name][1])
     assert list(tmp_path.iterdir()) == []
     if name != "food101":
         with pytest.raises(DataError, match="missing: "):
@@ -314,13 +326,12 @@ def test_a_missing_set_says_what_belongs_where_and_where_it_comes_from(name, tmp
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("clothing1m", {"kind": "worse"}, "one of noisy, both, clean, got 'worse'"),
-        ("clothing1m", {"test": "ilsvrc12"}, "one of test, validation, got 'ilsvrc12'"),
-        ("mini-webvision", {"test": "best"}, "one of webvision, ilsvrc12, got 'best'"),
+        ("clothing1m", {"kind": "worse"}, "out of noisy, both, clean, got 'worse'"),
+        ("clothing1m", {"test": "ilsvrc12"}, "out of test, validation, got 'ilsvrc12'"),
+        ("mini-webvision", {"test": "best"}, "out of webvision, ilsvrc12, got 'best'"),
         ("food101", {"kind": "noisy"}, "`kind` of 'food101' to be left out"),
-        ("food101", {"sides": 3}, "options of test, size, .*, got 'sides'"),
-        ("food101", {"size": 0}, "`size` of at least 1"),
-        ("digits", {"size": 8}, "size for clothing1m, .* only, not for 'digits'"),
+        ("mnist", {"test": "best"}, "`test` of 'mnist' to be left out, got 'best'"),
+        ("digits", {"decoding": QUICK}, "`decoding` for clothing1m, .* only, got 'digits'"),
     ],
 )
 def test_options_without_meaning_are_refused(name, options, message, tmp_path):
@@ -349,7 +360,7 @@ def test_a_folder_with_label_files(folder):
         for k in range(8)
     ))  # fmt: skip
     write(folder / "test_labels.csv", "path,label", line(8, "dog"), line(9, "cat"))
-    data = load_folder(folder, **QUICK)
+    data = load_folder(folder, decoding=QUICK)
     assert data.name == "shots"
     assert data.class_names == ("cat", "dog")
     assert by_grey(data) == {
@@ -371,14 +382,14 @@ def test_label_files_of_another_name_and_place(folder, tmp_path):
     write(tmp_path / "mine.csv", "label, path", *(f"{k % 3},{line(k)}" for k in range(10)))
     write(folder / "held.csv", "path,label", "../extra.png,1")
     make_image(tmp_path / "extra.png", 200)
-    data = load_folder(folder, labels=tmp_path / "mine.csv", test_labels="held.csv", **QUICK)
+    data = load_folder(folder, labels=tmp_path / "mine.csv", test_labels="held.csv", decoding=QUICK)
     assert by_grey(data) == {10 * k: (k % 3, UNKNOWN) for k in range(10)}
     assert greys(data.test_images) == [200]
 
 
 def test_numbers_are_sorted_by_their_size(folder):
     write(folder / "labels.csv", "path,label", *(line(k, str(k + 1)) for k in range(10)))
-    data = load_folder(folder, test_share=0.2, **QUICK)
+    data = load_folder(folder, test_share=0.2, decoding=QUICK)
     assert data.class_names == tuple(str(k + 1) for k in range(10))
 
 
@@ -388,9 +399,8 @@ def test_a_share_is_split_off_for_testing(folder):
     ))  # fmt: skip
     splits = []
     for seed in (0, 0, 1):
-        data = load_folder(
-            folder, test_share=0.4, seed=seed, cache=folder / f"c{len(splits)}", **QUICK
-        )
+        how = replace(QUICK, cache=folder / f"c{len(splits)}")
+        data = load_folder(folder, test_share=0.4, seed=seed, decoding=how)
         train, test = by_grey(data), greys(data.test_images)
         assert sorted([*train, *test]) == [10 * k for k in range(10)]
         assert len(test) == 4
@@ -403,7 +413,7 @@ def test_a_share_is_split_off_for_testing(folder):
 
 def test_a_label_without_truth_serves_as_test_label(folder):
     write(folder / "labels.csv", "path,label", *(line(k, "xy"[k % 2]) for k in range(10)))
-    data = load_folder(folder, **QUICK)
+    data = load_folder(folder, decoding=QUICK)
     assert data.test_labels.tolist() == [grey // 10 % 2 for grey in greys(data.test_images)]
     assert (data.true_labels == UNKNOWN).all()
 
@@ -412,7 +422,7 @@ def test_a_label_without_truth_serves_as_test_label(folder):
 def test_a_share_that_leaves_no_images_is_refused(folder, share):
     write(folder / "labels.csv", "path,label", *(line(k, "x") for k in range(10)))
     with pytest.raises(ValueError, match="`test_share`"):
-        load_folder(folder, test_share=share, **QUICK)
+        load_folder(folder, test_share=share, decoding=QUICK)
 
 
 @pytest.mark.parametrize(
@@ -420,42 +430,46 @@ def test_a_share_that_leaves_no_images_is_refused(folder, share):
     [
         (["image,label", "a/0.png,x"], None, "columns path,label.* got image,label"),
         ([], None, "got an empty file"),
-        (["path,label"], None, "No image is listed for labels.csv"),
+        (["path,label"], None, "No image is listed for labels in"),
         (["path,label", "a/0.png,"], None, "labels.csv:2: expected a path and a label"),
         (["path,label", "a/0.png"], None, "labels.csv:2: expected a path and a label"),
         (["path,label", "a/0.png,x", "a/./0.png,y"], None, "a/0.png stands twice in"),
         (["path,label", "a/0.png,x"], ["y", "z"], "labels.csv:2: 'x' is none of the classes y, z"),
         (["path,label,true_label", "a/0.png,y,x"], ["y"], "labels.csv:2: 'x' is none of the"),
-        (["path,label", "a/0.png,x", "a/gone.png,x"], None, "1 of .* are missing:\n.*gone.png"),
+        (
+            ["path,label", "a/0.png,x", "a/gone.png,x"],
+            None,
+            "1 of .* or damaged:\n.*gone.png",
+        ),
     ],
 )
 def test_a_label_file_that_cannot_be_is_refused(folder, lines, names, message):
     write(folder / "labels.csv", *lines)
     write(folder / "test_labels.csv", "path,label", "b/1.png,y")
     with pytest.raises(DataError, match=message):
-        load_folder(folder, class_names=names, **QUICK)
+        load_folder(folder, class_names=names, decoding=QUICK)
 
 
 def test_an_image_may_not_be_in_both_parts(folder):
     write(folder / "labels.csv", "path,label", line(0, "x"), line(1, "y"))
     write(folder / "test_labels.csv", "path,label", line(1, "y"))
     with pytest.raises(DataError, match=r"test_labels.csv:2: b/1.png is a training image as well"):
-        load_folder(folder, **QUICK)
+        load_folder(folder, decoding=QUICK)
 
 
 def test_a_label_file_that_is_not_there(folder):
     with pytest.raises(DataError, match="no label file mine.csv"):
-        load_folder(folder, labels="mine.csv", **QUICK)
+        load_folder(folder, labels="mine.csv", decoding=QUICK)
 
 
 def test_damaged_images_of_a_folder(folder):
     write(folder / "labels.csv", "path,label", *(line(k, "xy"[k % 2]) for k in range(8)))
     write(folder / "test_labels.csv", "path,label", line(8, "x"), line(9, "y"))
     (folder / "a/2.png").write_text("no image")
-    with pytest.raises(DataError, match=r"1 of 8 images .*\n.*a/2.png: UnidentifiedImageError"):
-        load_folder(folder, **QUICK)
+    with pytest.raises(DataError, match=r"1 of the 8 images .*\n.*a/2.png: UnidentifiedImageError"):
+        load_folder(folder, decoding=QUICK)
     with pytest.warns(UserWarning, match="left out"):
-        data = load_folder(folder, damaged="skip", **QUICK)
+        data = load_folder(folder, decoding=replace(QUICK, damaged="skip"))
     assert by_grey(data) == {10 * k: (k % 2, UNKNOWN) for k in range(8) if k != 2}
 
 
@@ -467,7 +481,7 @@ def test_class_folders_in_train_and_test(tmp_path):
         make_image(tmp_path / f"train/{'ab'[k % 2]}/deep/{k}.jpg", 20 * k)
     make_image(tmp_path / "test/b/9.jpg", 200)
     write(tmp_path / "train/a/notes.txt", "no image, and not taken for one")
-    data = load_folder(tmp_path, **QUICK)
+    data = load_folder(tmp_path, decoding=QUICK)
     assert data.class_names == ("a", "b")
     assert by_grey(data) == {20 * k: (k % 2, UNKNOWN) for k in range(6)}
     assert (greys(data.test_images), data.test_labels.tolist()) == ([200], [1])
@@ -478,7 +492,7 @@ def test_class_folders_alone(tmp_path):
         make_image(tmp_path / f"{'ab'[k % 2]}/{k}.png", 10 * k)
     (tmp_path / ".ipynb_checkpoints").mkdir()
     for _ in range(2):  # the second time the cache lies there, and is no class
-        data = load_folder(tmp_path, **QUICK)
+        data = load_folder(tmp_path, decoding=QUICK)
         assert data.class_names == ("a", "b")
         assert (len(data.images), len(data.test_images)) == (8, 2)
 
@@ -486,38 +500,38 @@ def test_class_folders_alone(tmp_path):
 def test_test_labels_need_labels_for_training(tmp_path):
     make_image(tmp_path / "a/1.png", 0)
     with pytest.raises(ValueError, match="Expected `labels` beside `test_labels`"):
-        load_folder(tmp_path, test_labels="held.csv", **QUICK)
+        load_folder(tmp_path, test_labels="held.csv", decoding=QUICK)
 
 
 def test_class_folders_in_the_order_that_was_asked_for(tmp_path):
     for k in range(10):
         make_image(tmp_path / f"{'ab'[k % 2]}/{k}.png", 10 * k)
-    data = load_folder(tmp_path, class_names=["b", "a", "c"], **QUICK)
+    data = load_folder(tmp_path, class_names=["b", "a", "c"], decoding=QUICK)
     assert data.num_classes == 3
     assert all(given == 1 - grey // 10 % 2 for grey, (given, _) in by_grey(data).items())
     with pytest.raises(DataError, match="b is none of the classes a"):
-        load_folder(tmp_path, class_names=["a"], **QUICK)
+        load_folder(tmp_path, class_names=["a"], decoding=QUICK)
 
 
 def test_a_test_class_that_was_never_trained_is_refused(tmp_path):
     make_image(tmp_path / "train/a/1.png", 0)
     make_image(tmp_path / "test/b/2.png", 0)
     with pytest.raises(DataError, match="test/b is none of the classes a"):
-        load_folder(tmp_path, **QUICK)
+        load_folder(tmp_path, decoding=QUICK)
 
 
 def test_an_empty_folder_says_what_is_expected(tmp_path):
     with pytest.raises(DataError, match=r"labels.csv \(path,label\[,true_label\]\) or a folder of"):
-        load_folder(tmp_path, **QUICK)
+        load_folder(tmp_path, decoding=QUICK)
     with pytest.raises(DataError, match="there is none at .*nowhere"):
-        load_folder(tmp_path / "nowhere", **QUICK)
+        load_folder(tmp_path / "nowhere", decoding=QUICK)
 
 
 def test_a_folder_of_black_images_has_a_deviation(tmp_path):
     for k in range(4):
         make_image(tmp_path / f"train/{k % 2}/{k}.png", 0)
         make_image(tmp_path / f"test/{k % 2}/{k}.png", 0)
-    assert min(load_folder(tmp_path, **QUICK).std) > 0
+    assert min(load_folder(tmp_path, decoding=QUICK).std) > 0
 
 
 # ---------------------------------------------------------------- training on it
@@ -528,7 +542,7 @@ def photographs(folder):
     write(folder / "labels.csv", "path,label,true_label", *(
         line(k, "xy"[k % 2], "xy"[k // 5]) for k in range(10)
     ))  # fmt: skip
-    return load_folder(folder, **QUICK)
+    return load_folder(folder, decoding=QUICK)
 
 
 def is_mapped(images: torch.Tensor, data: datasets.Dataset) -> bool:
@@ -553,9 +567,7 @@ def test_it_trains(photographs):
     ("name", "settings"), [("co-teaching", {"noise_rate": 0.3}), ("joint-optimization", {})]
 )
 def test_what_needs_true_labels_is_nan_where_nobody_knows_them(photographs, name, settings):
-    unknown = dataclasses.replace(
-        photographs, true_labels=torch.full_like(photographs.labels, UNKNOWN)
-    )
+    unknown = replace(photographs, true_labels=torch.full_like(photographs.labels, UNKNOWN))
     method = METHODS[name](**settings)
     row = training.fit(method, unknown, network="small-cnn", epochs=1, progress=False).last
     for column in ("test_accuracy", "given_accuracy", "train_loss"):
@@ -585,7 +597,9 @@ def test_a_checkpoint_asks_for_the_key_and_does_not_read_the_images(
     photographs, tmp_path, monkeypatch
 ):
     def run(data, epochs):
-        return training.fit(METHODS["cross-entropy"](), data, network="small-cnn", epochs=epochs, progress=False, options=training.Options(checkpoint=tmp_path / "run.pt"))  # fmt: skip
+        options = training.Options(checkpoint=tmp_path / "run.pt")
+        how = {"network": "small-cnn", "progress": False, "options": options}
+        return training.fit(METHODS["cross-entropy"](), data, epochs=epochs, **how)
 
     run(photographs, 1)
     monkeypatch.setattr(torch.Tensor, "contiguous", _refuse_images(torch.Tensor.contiguous))
@@ -597,7 +611,7 @@ def test_a_checkpoint_asks_for_the_key_and_does_not_read_the_images(
 
 def _refuse_images(real):
     def contiguous(tensor, *arguments, **options):
-        assert not getattr(tensor, image_cache.KEY, ""), "the whole memory map was read"
+        assert not getattr(tensor, dataset.KEY, ""), "the whole memory map was read"
         return real(tensor, *arguments, **options)
 
     return contiguous
@@ -608,7 +622,7 @@ def test_the_key_tells_images_apart_and_goes_with_them(photographs, folder):
     assert photographs.with_labels(1 - photographs.labels).images_key == photographs.images_key
     assert photographs.with_images(photographs.images.clone()).images_key == ""
     assert photographs.subset(3).images_key == ""
-    other = load_folder(folder, seed=1, cache=folder / "other", **QUICK)
+    other = load_folder(folder, seed=1, decoding=replace(QUICK, cache=folder / "other"))
     assert other.images_key != photographs.images_key
     assert datasets.load("digits").images_key == ""
 

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..base import expect
+
 
 @dataclass(frozen=True)
 class Augment:
@@ -27,11 +29,8 @@ class Augment:
 
     def __post_init__(self) -> None:
         """Refuse sizes that are no sizes."""
-        if self.crop < 0 or self.cutout < 0:
-            raise ValueError(
-                f"Expected `crop` and `cutout` of at least 0 pixels, got {self.crop} and "
-                f"{self.cutout}"
-            )
+        got = f"{self.crop} and {self.cutout}"
+        expect(min(self.crop, self.cutout) >= 0, "`crop` and `cutout` of at least 0 pixels", got)
 
     def shift(
         self, images: Tensor, generator: torch.Generator | None = None, black: Tensor | None = None
@@ -52,7 +51,8 @@ class Augment:
             offsets = torch.randint(
                 2 * self.crop + 1, (2, size, 1), generator=generator, device=device
             )
-            images = _windows(_pad(images, self.crop, black), *offsets, height, width)
+            top, left = offsets
+            images = _windows(_pad(images, self.crop, black), top, left, height, width)
         return _mirror(images, mirrored) if self.flip else images
 
     def cut(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -1,6 +1,6 @@
 """What a data set of the course is: images, given labels, true labels, test set, as tensors.
 
-``datasets.py`` loads them. Explained in lesson 00.
+``loading.py`` makes them. Explained in lesson 00.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from . import image_cache
+from ..base import expect, expect_labels
 
 UNKNOWN = -1  # the true label of an image that nobody has checked
 IMPLAUSIBLE = 10.0  # no image on the 0..1 scale is so bright, not even Gaussian noise like it
+KEY = "cache_key"  # attribute of images on a memory map; a subset, a new tensor, does not have it
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -50,24 +51,16 @@ class Dataset:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not fit together."""
-        _check_images(self.images, "images")
-        _check_images(self.test_images, "test_images")
-        if self.images.shape[1:] != self.test_images.shape[1:]:
-            raise ValueError(
-                f"Expected `test_images` of the shape {self.image_shape} of `images`, got "
-                f"{tuple(self.test_images.shape[1:])}"
-            )
-        _check_labels(self.labels, "labels", len(self.images), self.num_classes)
-        _check_labels(
-            self.true_labels, "true_labels", len(self.images), self.num_classes, lowest=UNKNOWN
-        )
-        _check_labels(self.test_labels, "test_labels", len(self.test_images), self.num_classes)
-        channels = self.image_shape[0]
-        if len(self.mean) != channels or len(self.std) != channels or min(self.std) <= 0:
-            raise ValueError(
-                f"Expected a `mean` and a positive `std` for each of the {channels} channels, got "
-                f"{self.mean} and {self.std}"
-            )
+        _expect_images("images", self.images)
+        _expect_images("test_images", self.test_images)
+        own, of_test = self.image_shape, tuple(self.test_images.shape[1:])
+        expect(own == of_test, f"`test_images` of the shape {own} of `images`", of_test)
+        expect_labels("labels", self.labels, self.num_classes, len(self.images))
+        expect_labels("true_labels", self.true_labels, self.num_classes, len(self.images), UNKNOWN)
+        expect_labels("test_labels", self.test_labels, self.num_classes, len(self.test_images))
+        fits = len(self.mean) == len(self.std) == own[0] and min(self.std) > 0
+        what = f"a `mean` and a positive `std` for each of the {own[0]} channels"
+        expect(fits, what, f"{self.mean} and {self.std}")
 
     def __repr__(self) -> str:
         """Say what it is in one line, without the pixels."""
@@ -88,7 +81,8 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Channels, height, width."""
-        return tuple(self.images.shape[1:])
+        _, channels, height, width = self.images.shape
+        return channels, height, width
 
     @property
     def images_key(self) -> str:
@@ -96,7 +90,7 @@ class Dataset:
 
         A checkpoint asks for it: a million images are too many to be read for a checksum.
         """
-        return getattr(self.images, image_cache.KEY, "")
+        return getattr(self.images, KEY, "")
 
     @property
     def is_known(self) -> Tensor:
@@ -135,11 +129,8 @@ class Dataset:
         Raises:
             ValueError: for a size out of range.
         """
-        if not 1 <= size <= len(self.images):
-            raise ValueError(
-                f"Expected `size` from 1 to {len(self.images)}, the number of training images, "
-                f"got {size}"
-            )
+        n = len(self.images)
+        expect(1 <= size <= n, f"`size` from 1 to {n}, the number of training images", size)
         classes = torch.where(self.is_known, self.true_labels, self.labels).cpu()
         index = stratified(classes, size, seed).to(self.labels.device)
         return dataclasses.replace(
@@ -150,42 +141,19 @@ class Dataset:
         )
 
 
-# ---------------------------------------------------------------- checks and choices
-
-
-def _check_images(images: Tensor, name: str) -> None:
-    if not isinstance(images, Tensor) or images.dim() != 4 or not images.numel():
-        got = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise ValueError(f"Expected `{name}` of shape (n, channels, height, width), got {got}")
+def _expect_images(name: str, images: Tensor) -> None:
+    fits = isinstance(images, Tensor) and images.dim() == 4 and images.numel() > 0
+    got: object = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    expect(fits, f"`{name}` of shape (n, channels, height, width)", got)
     if images.dtype not in (torch.uint8, torch.float32):
         raise TypeError(
             f"Expected `{name}` as uint8 (0 to 255) or float32 (0 to 1), got {images.dtype}"
         )
-    # Written with "not", so that nan fails here too.
-    if images.dtype == torch.float32 and not images.abs().max() <= IMPLAUSIBLE:
-        low, high = images.aminmax()
-        raise ValueError(
-            f"Expected float `{name}` on the 0..1 scale, got {low:.3g} to {high:.3g}: divide by "
-            "255, or give uint8"
-        )
-
-
-def _check_labels(
-    labels: Tensor, name: str, size: int, num_classes: int, *, lowest: int = 0
-) -> None:
-    if not isinstance(labels, Tensor) or labels.dtype != torch.int64:
-        got = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-        raise TypeError(f"Expected `{name}` as an int64 tensor of class ids, got {got}")
-    if labels.shape != (size,):
-        raise ValueError(
-            f"Expected `{name}` of shape ({size},), one label an image, got {tuple(labels.shape)}"
-        )
-    low, high = labels.aminmax()
-    if low < lowest or high >= num_classes:
-        raise ValueError(
-            f"Expected `{name}` from 0 to {num_classes - 1}, the {num_classes} classes that have a "
-            f"name, got {low} to {high}"
-        )
+    if images.dtype == torch.float32:
+        low, high = (value.item() for value in images.aminmax())  # nan fails here too
+        what = f"float `{name}` on the 0..1 scale"
+        fits, why = -IMPLAUSIBLE <= low <= high <= IMPLAUSIBLE, "divide by 255, or give uint8"
+        expect(fits, what, f"{low:.3g} to {high:.3g}", why)
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> Tensor:

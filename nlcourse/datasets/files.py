@@ -1,35 +1,35 @@
 """The files of the data sets: what lies there, what is damaged, fetching, reading.
 
 Every file is checked against its published md5 sum before it is opened; an idx file that lies there
-unpacked has no published sum and is checked against its own header. A file is fetched under another
-name and gets its own only when it is whole, so that a broken download is never taken for good
-later. Used by ``datasets.py``.
+unpacked has no published sum, and torchvision's reader must take it whole. A file is fetched under
+another name and gets its own only when it is whole, so that a broken download is never taken for
+good later.
 
-Sources: the hashes, addresses and the unpacking are torchvision's; the human labels of CIFAR-10N
-and CIFAR-100N are those of Wei et al. 2022 (arXiv 2110.12088), repository UCSC-REAL/cifar-10-100n.
+Sources: hashes, addresses, unpacking and the idx reader are torchvision's; the human labels of
+CIFAR-10N and CIFAR-100N are those of Wei et al. 2022 (arXiv 2110.12088), repository
+UCSC-REAL/cifar-10-100n.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import http.client
-import math
 import os
 import socket
-import struct
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .locks import lock_of
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
 
+IDX = ("mnist", "fashion-mnist")
 TORCHVISION = {
     "mnist": "MNIST",
     "fashion-mnist": "FashionMNIST",
@@ -52,16 +52,30 @@ LABEL_FILES = {
 LABEL_ADDRESS = "https://raw.githubusercontent.com/UCSC-REAL/cifar-10-100n/main/data/"
 
 SILENCE_SECONDS = 30.0  # a server that says nothing for so long is taken for dead
+FAILURES = (OSError, RuntimeError, http.client.HTTPException)  # of a network, a disk, torchvision
+
+Alternatives = Sequence[tuple[Path, str]]
+"""Files of which any serves, each with its md5 sum ("": none is published)."""
 
 
 class DataError(RuntimeError):
     """A data set is not there, damaged, or could not be fetched."""
 
 
+def lock_of(path: Path) -> BaseFileLock:
+    """Return the lock of a file or folder: one process at a time holds it, the others wait.
+
+    It is a hidden file beside it, which the system frees when the process ends.
+    """
+    from filelock import FileLock  # only here: most runs need none
+
+    return FileLock(path.with_name(f".{path.name}.lock"))
+
+
 # ---------------------------------------------------------------- what is there
 
 
-def data_root(root: str | os.PathLike | None) -> Path:
+def data_root(root: str | os.PathLike[str] | None) -> Path:
     """Return the folder of the data: `root`, else ``NLCOURSE_DATA``, else ``data/``."""
     if root is None:
         root = os.environ.get("NLCOURSE_DATA") or None
@@ -71,18 +85,77 @@ def data_root(root: str | os.PathLike | None) -> Path:
     return (repository if (repository / "pyproject.toml").exists() else Path.cwd()) / "data"
 
 
+def torchvision_class(name: str) -> Any:
+    """Return torchvision's class for a data set: the list of its files, hashes and addresses."""
+    from torchvision import datasets
+
+    return getattr(datasets, TORCHVISION[name])
+
+
+def needed(name: str, root: Path) -> list[Alternatives]:
+    """List the files of a data set; those of human labels come last."""
+    source = torchvision_class(name)
+    if name in IDX:
+        folder = root / TORCHVISION[name] / "raw"
+        return [
+            [(folder / file, md5), (folder / file.removesuffix(".gz"), "")]
+            for file, md5 in source.resources
+        ]
+    listed = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    files: list[Alternatives] = [[(root / source.base_folder / file, md5)] for file, md5 in listed]
+    if name in LABEL_FILES:
+        files.append([(root / "cifar-n" / file, md5) for file, md5 in LABEL_FILES[name]])
+    return files
+
+
+def find(alternatives: Alternatives) -> Path:
+    """Return the first of the files that is there and whole.
+
+    Raises:
+        DataError: none is; the message names what is missing or damaged.
+    """
+    problem = "missing: " + " or ".join(str(path) for path, _ in alternatives)
+    for path, md5 in alternatives:
+        if path.is_file():
+            if _is_whole(path, md5):
+                return path
+            why = "its md5 sum is not the published one" if md5 else "no whole idx file"
+            problem = f"damaged ({why}, cut off?): {path}"
+    raise DataError(problem)
+
+
+def _is_whole(path: Path, md5: str) -> bool:
+    from torchvision.datasets.utils import check_integrity
+
+    if md5:
+        return bool(check_integrity(path, md5))
+    try:
+        read_idx(path)
+    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError):
+        return False
+    return True
+
+
+def find_problems(name: str, root: Path) -> list[str]:
+    """Say for each file that is missing or damaged what is wrong; an empty list is good news."""
+    problems = []
+    for alternatives in needed(name, root):
+        try:
+            find(alternatives)
+        except DataError as problem:
+            problems.append(str(problem))
+    return problems
+
+
 def provide(name: str, root: Path, download: bool) -> None:
     """Return when all files are there and whole; else fetch them, or raise DataError."""
-    problems = find_problems(name, root)
-    if not problems:
-        return
-    failure = ""
-    if download:
+    problems, failure = find_problems(name, root), ""
+    if problems and download:
         try:
-            problems = _fetch(name, root)
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            failure = str(error) or type(error).__name__
-            problems = find_problems(name, root)
+            _fetch(name, root)
+        except DataError as error:
+            failure = str(error)
+        problems = find_problems(name, root)
     if problems:
         raise DataError(message(name, root, problems, failure))
 
@@ -94,176 +167,29 @@ def message(name: str, root: Path, problems: Sequence[str], failure: str = "") -
     if any(problem.startswith("damaged") for problem in problems):
         lines.append("  Damaged files are never used; the command below replaces them.")
     lines.append(f"Looked for in {root} (`root`, else the folder NLCOURSE_DATA names, else data/).")
-    if failure:
-        lines.append(f"It could not be fetched: {failure}")
+    lines += [failure] if failure else []
     setting = "" if root == data_root(None) else f"   with NLCOURSE_DATA={root}"
     lines.append(f"To fetch it, with a network: nlcourse data {name}{setting}")
     lines.append('Without one: datasets.load("digits") needs no files at all.')
     return "\n".join(lines)
 
 
-def find_problems(name: str, root: Path) -> list[str]:
-    """Say for each file that is missing or damaged what is wrong; an empty list is good news."""
-    source = torchvision_class(name)
-    if name in ("mnist", "fashion-mnist"):
-        found = [find_idx(idx_folder(name, root), *resource) for resource in source.resources]
-        return [what for what in found if isinstance(what, str)]
-    files = _cifar_files(source)
-    problems = [_problem(root / source.base_folder / file, md5) for file, md5 in files]
-    if name in LABEL_FILES:
-        found = find_labels(name, root)
-        problems.append(found if isinstance(found, str) else "")
-    return [problem for problem in problems if problem]
-
-
-def _problem(path: Path, md5: str) -> str:
-    if not path.is_file():
-        return f"missing: {path}"
-    if _md5(path) != md5:
-        return f"damaged (its md5 sum is not the published one, cut off?): {path}"
-    return ""
-
-
-def find_idx(folder: Path, packed: str, md5: str) -> Path | str:
-    """Return the file to read, packed or not, or what is wrong."""
-    archive, plain = folder / packed, folder / packed.removesuffix(".gz")
-    problem = _problem(archive, md5)
-    if not problem:
-        return archive
-    if not plain.is_file():
-        return problem
-    # No hash is published for the unpacked file; its header says how long it must be.
-    return _idx_problem(plain) or plain
-
-
-def find_labels(name: str, root: Path) -> Path | str:
-    """Return the file of human labels to read, or what is wrong."""
-    paths = [(root / "cifar-n" / file, md5) for file, md5 in LABEL_FILES[name]]
-    problems = {path: _problem(path, md5) for path, md5 in paths}
-    for path, problem in problems.items():
-        if not problem:
-            return path
-    damaged = [problem for path, problem in problems.items() if path.is_file()]
-    return damaged[0] if damaged else "missing: " + " or ".join(str(path) for path in problems)
-
-
-def idx_folder(name: str, root: Path) -> Path:
-    """Return the folder where torchvision keeps the idx files of a data set."""
-    return root / TORCHVISION[name] / "raw"
-
-
-def torchvision_class(name: str):
-    """Return torchvision's class for a data set: the list of its files, hashes and addresses."""
-    from torchvision import datasets as torchvision_datasets
-
-    return getattr(torchvision_datasets, TORCHVISION[name])
-
-
-def _cifar_files(source) -> list[tuple[str, str]]:
-    listed = [tuple(entry) for entry in source.train_list + source.test_list]
-    return [*listed, (source.meta["filename"], source.meta["md5"])]
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-
-
 # ---------------------------------------------------------------- fetching
 
 
-def _fetch(name: str, root: Path) -> list[str]:
-    """Fetch what is missing or damaged, one process at a time; return what is still wrong."""
-    root.mkdir(parents=True, exist_ok=True)
-    # Data sets of the same files, CIFAR-10 and CIFAR-10N, share the lock.
-    with lock_of(root / TORCHVISION[name]):
-        problems = find_problems(name, root)  # another process may have fetched them by now
-        for problem in problems:
-            if problem.startswith("damaged"):
-                warnings.warn(f"{problem}; fetching it again", stacklevel=4)
-        if problems:
-            _download(name, root)
-            problems = find_problems(name, root)
-    return problems
-
-
-def _download(name: str, root: Path) -> None:
-    source = torchvision_class(name)
-    with _impatient():
-        if name in ("mnist", "fashion-mnist"):
-            _download_idx(source, idx_folder(name, root))
-            return
-        if any(
-            _problem(root / source.base_folder / file, md5) for file, md5 in _cifar_files(source)
-        ):
-            _download_cifar(source, root)
-        if name in LABEL_FILES and isinstance(find_labels(name, root), str):
-            file, md5 = LABEL_FILES[name][-1]
-            _fetch_file([LABEL_ADDRESS + file], root / "cifar-n", file, md5)
-
-
-def _download_idx(source, folder: Path) -> None:
-    for file, md5 in source.resources:
-        if isinstance(find_idx(folder, file, md5), str):
-            _fetch_file([mirror + file for mirror in source.mirrors], folder, file, md5)
-
-
-def _download_cifar(source, root: Path) -> None:
-    """Unpack the archive (fetched unless it lies there) and move its checked files into place."""
-    from torchvision.datasets.utils import extract_archive
-
-    archive = root / source.filename
-    with _workplace(root) as workplace:
-        if _problem(archive, source.tgz_md5):
-            archive = _fetch_file([source.url], workplace, source.filename, source.tgz_md5)
-        extract_archive(archive, workplace)
-        target = root / source.base_folder
-        target.mkdir(exist_ok=True)
-        for file, _ in _cifar_files(source):
-            os.replace(workplace / source.base_folder / file, target / file)
-
-
-def fetch_food101(root: Path) -> None:
-    """Fetch Food-101 (5 GB) with torchvision; its parts appear only when all is unpacked.
-
-    Raises:
-        DataError: it could not be fetched, or what came is not the published file.
-    """
-    from torchvision.datasets import Food101
-
-    folder = root / "food-101"
+@contextmanager
+def _fetching(goal: Path) -> Iterator[None]:
+    """Let one process at a time fetch, wait for no dead server, and say why it failed."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(SILENCE_SECONDS)  # torchvision's connections know no time limit
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with lock_of(folder), _impatient(), _workplace(folder) as workplace:
-            if all((folder / part).is_dir() for part in ("meta", "images")):
-                return  # another process has fetched it by now
-            Food101(workplace, download=True)
-            for part in (workplace / "food-101").iterdir():
-                if not (folder / part.name).exists():
-                    os.replace(part, folder / part.name)
-    except (OSError, RuntimeError, http.client.HTTPException) as error:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        with lock_of(goal):
+            yield
+    except FAILURES as error:
         raise DataError(f"It could not be fetched: {error or type(error).__name__}") from error
-
-
-def _fetch_file(addresses: Sequence[str], folder: Path, file: str, md5: str) -> Path:
-    """Fetch a file from the first address that gives it whole; it appears in `folder` only then."""
-    from torchvision.datasets.utils import download_url
-
-    folder.mkdir(parents=True, exist_ok=True)
-    failures = []
-    with _workplace(folder) as workplace:
-        for address in addresses:
-            try:
-                download_url(address, workplace, file, md5)
-            except (OSError, RuntimeError, http.client.HTTPException) as error:
-                failures.append(f"{address}: {error or type(error).__name__}")
-                continue
-            if _problem(workplace / file, md5):
-                failures.append(f"{address}: what came is not the published file (cut off?)")
-                continue
-            os.replace(workplace / file, folder / file)
-            return folder / file
-    raise DataError("; ".join(failures))
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 @contextmanager
@@ -273,68 +199,108 @@ def _workplace(folder: Path) -> Iterator[Path]:
         yield Path(path)
 
 
-@contextmanager
-def _impatient() -> Iterator[None]:
-    # torchvision's connections know no time limit: a dead server would hold them for ever.
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(SILENCE_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
+def _fetch(name: str, root: Path) -> None:
+    """Fetch what is missing or damaged."""
+    source = torchvision_class(name)
+    # Data sets of the same files, CIFAR-10 and CIFAR-10N, share the lock.
+    with _fetching(root / TORCHVISION[name]):
+        for alternatives in needed(name, root):
+            try:
+                find(alternatives)  # another process may have fetched it by now
+            except DataError as problem:
+                if str(problem).startswith("damaged"):
+                    warnings.warn(f"{problem}; fetching it again", stacklevel=4)
+                path, md5 = alternatives[0 if name in IDX else -1]
+                if name in IDX:
+                    _fetch_file([mirror + path.name for mirror in source.mirrors], path, md5)
+                elif path.parent.name == "cifar-n":
+                    _fetch_file([LABEL_ADDRESS + path.name], path, md5)
+                else:
+                    _fetch_archive(source, root)
+
+
+def _fetch_archive(source: Any, root: Path) -> None:
+    """Unpack a CIFAR (fetched unless its archive lies there) and move its files into place."""
+    from torchvision.datasets.utils import check_integrity, extract_archive
+
+    archive, target = root / source.filename, root / source.base_folder
+    with _workplace(root) as workplace:
+        if not check_integrity(archive, source.tgz_md5):
+            archive = workplace / source.filename
+            _fetch_file([source.url], archive, source.tgz_md5)
+        extract_archive(archive, workplace)
+        target.mkdir(exist_ok=True)
+        for path in (workplace / source.base_folder).iterdir():
+            os.replace(path, target / path.name)
+
+
+def fetch_food101(folder: Path) -> None:
+    """Fetch Food-101 (5 GB) with torchvision; its parts appear only when all is unpacked.
+
+    Raises:
+        DataError: it could not be fetched, or what came is not the published file.
+    """
+    from torchvision.datasets import Food101
+
+    with _fetching(folder):
+        folder.mkdir(exist_ok=True)
+        with _workplace(folder) as workplace:
+            if all((folder / part).is_dir() for part in ("meta", "images")):
+                return  # another process has fetched it by now
+            Food101(workplace, download=True)
+            for part in (workplace / "food-101").iterdir():
+                if not (folder / part.name).exists():
+                    os.replace(part, folder / part.name)
+
+
+def _fetch_file(addresses: Sequence[str], path: Path, md5: str) -> None:
+    """Fetch a file from the first address that gives it whole; it appears only then."""
+    from torchvision.datasets import utils
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    failures = []
+    with _workplace(path.parent) as workplace:
+        for address in addresses:
+            try:
+                utils.download_url(address, workplace, path.name, md5)
+            except FAILURES as error:
+                failures.append(f"{address}: {error or type(error).__name__}")
+                continue
+            if utils.check_integrity(workplace / path.name, md5):
+                os.replace(workplace / path.name, path)
+                return
+            failures.append(f"{address}: what came is not the published file (cut off?)")
+    raise DataError("; ".join(failures))
 
 
 # ---------------------------------------------------------------- reading
 
 
-def _idx_header(start: bytes) -> tuple[int, ...]:
-    """Return the sizes in the header: 0, 0, type 8 (bytes), how many sizes, the sizes."""
-    if len(start) < 4 or start[:3] != b"\x00\x00\x08" or len(start) < 4 + 4 * start[3]:
-        raise DataError("no header of an idx file of bytes")
-    return struct.unpack_from(f">{start[3]}I", start, 4)
-
-
-def _idx_problem(path: Path) -> str:
-    dimensions = 3 if "idx3" in path.name else 1
-    try:
-        with path.open("rb") as file:
-            sizes = _idx_header(file.read(4 + 4 * 255))
-    except DataError as error:
-        return f"damaged ({error}): {path}"
-    promised, there = 4 + 4 * len(sizes) + math.prod(sizes), path.stat().st_size
-    if len(sizes) != dimensions:
-        return f"damaged (its header has {len(sizes)} sizes instead of {dimensions}): {path}"
-    if promised != there:
-        return f"damaged ({there} bytes where its header promises {promised}, cut off?): {path}"
-    return ""
-
-
 def read_idx(path: Path) -> Tensor:
-    """Return the uint8 values of a checked idx file, packed or not, in the shape of its header."""
-    raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    sizes = _idx_header(raw)
-    # bytearray: torch wants memory that it may write to.
-    values = torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=4 + 4 * len(sizes))
-    return values.view(sizes)
+    """Return the values of an idx file, packed or not: uint8 images or int64 labels."""
+    from torchvision.datasets import mnist
+    from torchvision.datasets.utils import extract_archive
+
+    read = mnist.read_image_file if "idx3" in path.name else mnist.read_label_file
+    with tempfile.TemporaryDirectory() as folder:
+        if path.suffix == ".gz":
+            path = Path(extract_archive(path, folder))
+        values: Tensor = read(path)
+    return values
 
 
-def read_labels(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a checked file of human labels; no pickle is run."""
+def read_labels(path: Path) -> dict[str, Tensor]:
+    """Return the int64 labels of each kind in a checked file; no pickle is run."""
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    with torch.serialization.safe_globals(_numpy_globals()):
-        return torch.load(path, weights_only=True)
-
-
-def _numpy_globals() -> list:
-    """List what a pickled array of whole numbers is made of, under its old and new address."""
+            return {key: torch.from_numpy(arrays[key].astype(np.int64)) for key in arrays.files}
+    # What a pickled array of whole numbers is made of, under its old and its new address.
     reconstruct = np.empty(0).__reduce__()[0]
-    return [
-        np.ndarray,
-        np.dtype,
-        type(np.dtype(np.int64)),
-        type(np.dtype(np.uint8)),
+    allowed: list[Any] = [
+        *(np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.uint8))),
         (reconstruct, "numpy.core.multiarray._reconstruct"),
         (reconstruct, "numpy._core.multiarray._reconstruct"),
     ]
+    with torch.serialization.safe_globals(allowed):
+        arrays = torch.load(path, weights_only=True)
+    return {key: torch.from_numpy(values.astype(np.int64)) for key, values in arrays.items()}

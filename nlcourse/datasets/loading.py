@@ -2,38 +2,32 @@
 
 ``load("digits")`` needs no download (scikit-learn carries the images). The others are looked for in
 the folder that the environment variable ``NLCOURSE_DATA`` names, else in ``data/``, and fetched
-into it on the first call. Every file is checked against its published md5 sum before it is opened,
-an idx file that lies there unpacked against its own header; what is damaged is named and never
-used. Explained in lesson 00.
+into it on the first call; what is damaged is named and never used (``files.py``). Explained in
+lesson 00.
 
 Clothing1M, mini-WebVision, Food-101 (and any folder of images, with ``load_folder``) are decoded
 once into a memory-mapped cache; where nobody knows the true label of an image it is UNKNOWN, -1.
-
-Sources: hashes, addresses and the CIFAR reader are torchvision's; the human labels of CIFAR-10N and
-CIFAR-100N are those of Wei et al. 2022 (arXiv 2110.12088), repository UCSC-REAL/cifar-10-100n.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from . import files, image_cache
-from . import photographs as real_sets
-from .dataset import UNKNOWN, Dataset, stratified
+from ..base import expect, expect_one_of
+from . import files, photographs
+from .dataset import Dataset, stratified
 from .files import DataError
-
-__all__ = ["NAMES", "UNKNOWN", "DataError", "Dataset", "load", "load_folder"]
+from .image_cache import FOLDER, Decoding, cached_images
 
 NAMES = (
     *("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "cifar10n", "cifar100n"),
-    *real_sets.NAMES,
+    *photographs.NAMES,
 )
 
 # The keys of the human labels in the authors' files; the first kind is the default.
@@ -57,6 +51,7 @@ STATISTICS = {
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
 }
 
+DIGITS = tuple(str(digit) for digit in range(10))
 DIGITS_TEST_SIZE = 500
 SAMPLE = 1000  # images that the mean and deviation of a student's own folder are measured on
 
@@ -64,10 +59,11 @@ SAMPLE = 1000  # images that the mean and deviation of a student's own folder ar
 def load(
     name: str,
     *,
-    root: str | os.PathLike | None = None,
+    root: str | os.PathLike[str] | None = None,
     kind: str | None = None,
+    test: str | None = None,
     download: bool = True,
-    **photographs,
+    decoding: Decoding | None = None,
 ) -> Dataset:
     """Load a data set, fetching it first when it is not there.
 
@@ -75,11 +71,11 @@ def load(
         name: one of :data:`NAMES`. ``digits`` are float32 in 0..1, the others uint8.
         root: folder of the data; left out: ``NLCOURSE_DATA``, else ``data/``.
         kind: which labels. ``cifar10n``: worse (default), aggre, random1, random2, random3;
-            ``clothing1m``: noisy (default), both, clean (see :func:`real_sets.read`).
+            ``clothing1m``: noisy (default), both, clean (see :func:`photographs.read`).
+        test: which test set, for those that have two: ``clothing1m`` test (default) or validation,
+            ``mini-webvision`` webvision (default) or ilsvrc12.
         download: may missing files be fetched? (Clothing1M and WebVision come by other ways.)
-        photographs: for ``clothing1m``, ``mini-webvision`` and ``food101``: `test`, which test set
-            (:data:`real_sets.TEST_SETS`, the first by default), and `size`, `damaged`, `cache`,
-            `workers` and `progress` of :class:`image_cache.Decoding`.
+        decoding: size and cache of ``clothing1m``, ``mini-webvision`` and ``food101``.
 
     Returns:
         The data set. Given labels are the true ones but for ``cifar10n``, ``cifar100n`` and the
@@ -93,38 +89,44 @@ def load(
         >>> load("digits").image_shape
         (1, 8, 8)
     """
-    _check_name(name)
-    kind = _checked_kind(name, kind)
-    if name in real_sets.NAMES:
-        return _load_photographs(name, files.data_root(root), kind, download, photographs)
-    if photographs:
-        raise ValueError(
-            f"Expected {', '.join(photographs)} for {', '.join(real_sets.NAMES)} only, not for "
-            f"{name!r}"
-        )
+    expect_one_of("name", name, NAMES)
+    kinds = [*HUMAN_KINDS.get(name, ()), *photographs.KINDS.get(name, ())]
+    kind = _chosen("kind", kind, kinds, name)
+    test = _chosen("test", test, photographs.TEST_SETS.get(name, ()), name)
+    of_photographs = f"`decoding` for {', '.join(photographs.NAMES)} only"
+    expect(decoding is None or test is not None, of_photographs, repr(name))
     if name == "digits":
         return _load_digits()
     folder = files.data_root(root)
+    if test is not None:
+        return _load_photographs(name, folder, kind, test, download, decoding or Decoding())
     files.provide(name, folder, download)
-    if name in ("mnist", "fashion-mnist"):
-        return _load_idx(name, folder)
-    data = _load_cifar(name, folder)
+    try:
+        data = _load_idx(name, folder) if name in files.IDX else _load_cifar(name, folder)
+    except (RuntimeError, ValueError) as error:  # changed since it was checked, or mixed up
+        problems = files.find_problems(name, folder) or [f"damaged ({error}): {folder}"]
+        raise DataError(files.message(name, folder, problems)) from error
     return data if kind is None else _with_human_labels(data, folder, kind)
 
 
+def _chosen(what: str, value: str | None, known: Sequence[str], name: str) -> str | None:
+    """Return the choice, or the first that there is."""
+    if value is None:
+        return next(iter(known), None)
+    expect(bool(known), f"`{what}` of {name!r} to be left out", repr(value))
+    expect_one_of(what, value, known)
+    return value
+
+
 def load_folder(
-    path: str | os.PathLike,
+    path: str | os.PathLike[str],
     *,
-    labels: str | os.PathLike | None = None,
-    test_labels: str | os.PathLike | None = None,
+    labels: str | os.PathLike[str] | None = None,
+    test_labels: str | os.PathLike[str] | None = None,
     class_names: Sequence[str] | None = None,
     test_share: float = 0.2,
     seed: int = 0,
-    size: int = 224,
-    damaged: str = "refuse",
-    cache: str | os.PathLike | None = None,
-    workers: int | None = None,
-    progress: bool = True,
+    decoding: Decoding | None = None,
 ) -> Dataset:
     """Load any folder of images with a label file, or with a folder of images for each class.
 
@@ -134,16 +136,12 @@ def load_folder(
 
     Args:
         path: the folder.
-        labels: a CSV file ``path,label[,true_label]``; see :func:`real_sets.read_folder`.
+        labels: a CSV file ``path,label[,true_label]``; see :func:`photographs.read_folder`.
         test_labels: the same for the test images.
         class_names: the classes in their order; left out: all that occur.
         test_share: share of the images that is split off, in (0, 1).
         seed: decides which.
-        size: side of the decoded images; this and the next as :class:`image_cache.Decoding` says.
-        damaged: "refuse" or "skip" images that cannot be decoded.
-        cache: where the decoded images go.
-        workers: threads that decode.
-        progress: show a bar.
+        decoding: size of the images, place of their cache, what becomes of damaged ones.
 
     Returns:
         The data set, named like the folder; uint8 images of three channels on a memory map.
@@ -153,16 +151,11 @@ def load_folder(
         DataError: for missing or damaged images and for label files that say what cannot be.
     """
     folder = Path(path).expanduser().absolute()
-    how = image_cache.Decoding(
-        size, damaged, cache or folder / image_cache.FOLDER, workers, progress
-    )
-    listing = real_sets.read_folder(folder, labels, test_labels, class_names)
-    if listing.test is None:
-        listing = _split_off_test(listing, test_share, seed)
-    return _decoded(folder.name, listing, how)
+    listing = photographs.read_folder(folder, labels, test_labels, class_names, test_share, seed)
+    return _decoded(folder.name, folder, listing, decoding or Decoding())
 
 
-# ---------------------------------------------------------------- reading
+# ---------------------------------------------------------------- small images
 
 
 def _load_digits() -> Dataset:
@@ -174,163 +167,91 @@ def _load_digits() -> Dataset:
     labels = torch.from_numpy(bunch.target).long()
     is_test = torch.zeros(len(labels), dtype=torch.bool)
     is_test[stratified(labels, DIGITS_TEST_SIZE, seed=0)] = True
-    train = images[~is_test]
-    return Dataset(
-        name="digits",
-        images=train,
-        labels=labels[~is_test],
-        true_labels=labels[~is_test],
-        test_images=images[is_test],
-        test_labels=labels[is_test],
-        class_names=tuple(str(digit) for digit in range(10)),
-        mean=(train.double().mean().item(),),
-        std=(train.double().std(correction=0).item(),),
-    )
+    pixels = images[~is_test].double()
+    statistics = (pixels.mean().item(),), (pixels.std(correction=0).item(),)
+    train, test = ((images[part], labels[part]) for part in (~is_test, is_test))
+    return _with_true_labels("digits", train, test, DIGITS, statistics)
 
 
 def _load_idx(name: str, root: Path) -> Dataset:
-    source = files.torchvision_class(name)
-    parts = {}
-    for file, md5 in source.resources:
-        found = files.find_idx(files.idx_folder(name, root), file, md5)
-        if isinstance(found, str):  # changed since it was checked
-            raise DataError(files.message(name, root, [found]))
-        parts[file.split("-idx")[0]] = files.read_idx(found)
-    true_labels = parts["train-labels"].long()
-    mean, std = STATISTICS[name]
-    try:
-        return Dataset(
-            name=name,
-            images=parts["train-images"].unsqueeze(1),
-            labels=true_labels.clone(),
-            true_labels=true_labels,
-            test_images=parts["t10k-images"].unsqueeze(1),
-            test_labels=parts["t10k-labels"].long(),
-            class_names=_idx_class_names(name),
-            mean=mean,
-            std=std,
-        )
-    except ValueError as error:  # unpacked files, each whole, that do not belong together
-        problem = f"damaged ({error}): {files.idx_folder(name, root)}"
-        raise DataError(files.message(name, root, [problem])) from error
-
-
-def _idx_class_names(name: str) -> tuple[str, ...]:
-    if name == "mnist":
-        return tuple(str(digit) for digit in range(10))
-    return tuple(files.torchvision_class(name).classes)
+    images, labels, test_images, test_labels = (
+        files.read_idx(files.find(alternatives)) for alternatives in files.needed(name, root)
+    )
+    names = DIGITS if name == "mnist" else tuple(files.torchvision_class(name).classes)
+    train, test = (images.unsqueeze(1), labels), (test_images.unsqueeze(1), test_labels)
+    return _with_true_labels(name, train, test, names, STATISTICS[name])
 
 
 def _load_cifar(name: str, root: Path) -> Dataset:
     source = files.torchvision_class(name)
-    try:
-        # These check the hash of each file themselves before they unpickle it.
-        train, test = (source(root, train=part, download=False) for part in (True, False))
-    except RuntimeError as error:  # changed since it was checked
-        problems = files.find_problems(name, root) or [str(error)]
-        raise DataError(files.message(name, root, problems)) from error
-    true_labels = torch.tensor(train.targets)
-    mean, std = STATISTICS[name.removesuffix("n")]
-    return Dataset(
-        name=name,
-        images=_channels_first(train.data),
-        labels=true_labels.clone(),
-        true_labels=true_labels,
-        test_images=_channels_first(test.data),
-        test_labels=torch.tensor(test.targets),
-        class_names=tuple(train.classes),
-        mean=mean,
-        std=std,
+    # torchvision checks the hash of each file itself before it unpickles it.
+    parts = [source(root, train=part, download=False) for part in (True, False)]
+    train, test = (
+        (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
+        for part in parts
     )
-
-
-def _channels_first(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+    statistics = STATISTICS[name.removesuffix("n")]
+    return _with_true_labels(name, train, test, tuple(parts[0].classes), statistics)
 
 
 def _with_human_labels(data: Dataset, root: Path, kind: str) -> Dataset:
-    found = files.find_labels(data.name, root)
-    if isinstance(found, str):  # changed since it was checked
-        raise DataError(files.message(data.name, root, [found]))
-    arrays = files.read_labels(found)
-    if not np.array_equal(arrays["clean_label"], data.true_labels.numpy()):
+    found = files.find(files.needed(data.name, root)[-1])
+    human = files.read_labels(found)
+    if not torch.equal(human["clean_label"], data.true_labels):
         raise DataError(
             f"The clean labels in {found} are not those of the CIFAR images in {root}: one of the "
             "two is in another order, so that no label would belong to its image"
         )
-    labels = torch.from_numpy(np.asarray(arrays[HUMAN_KINDS[data.name][kind]], dtype=np.int64))
-    return data.with_labels(labels)
+    return data.with_labels(human[HUMAN_KINDS[data.name][kind]])
+
+
+def _with_true_labels(
+    name: str,
+    train: tuple[Tensor, Tensor],
+    test: tuple[Tensor, Tensor],
+    class_names: tuple[str, ...],
+    statistics: tuple[tuple[float, ...], tuple[float, ...]],
+) -> Dataset:
+    (images, labels), (test_images, test_labels) = train, test
+    mean, std = statistics
+    return Dataset(
+        name, images, labels.clone(), labels, test_images, test_labels, class_names, mean, std
+    )
 
 
 # ---------------------------------------------------------------- photographs
 
 
 def _load_photographs(
-    name: str, root: Path, kind: str | None, download: bool, options: Mapping[str, object]
+    name: str, root: Path, kind: str | None, test: str, download: bool, how: Decoding
 ) -> Dataset:
-    options = {"test": real_sets.TEST_SETS[name][0], **options}
-    test = options.pop("test")
-    if test not in real_sets.TEST_SETS[name]:
-        known = ", ".join(real_sets.TEST_SETS[name])
-        raise ValueError(f"Expected `test` of {name!r} to be one of {known}, got {test!r}")
-    known = [field.name for field in dataclasses.fields(image_cache.Decoding)]
-    if strange := [option for option in options if option not in known]:
-        raise ValueError(f"Expected options of {', '.join(['test', *known])}, got {strange[0]!r}")
-    own_cache = root / real_sets.FOLDERS[name] / image_cache.FOLDER
-    how = image_cache.Decoding(**{"cache": own_cache, **options})
-    listing = _read_lists(name, root, kind, test, download)
+    folder = root / photographs.FOLDERS[name]
+    is_there = all((folder / part).is_dir() for part in ("meta", "images"))
     try:
-        return _decoded(name, listing, how)
+        if name == "food101" and download and not is_there:
+            files.fetch_food101(folder)
+        return _decoded(name, folder, photographs.read(name, folder, kind, test), how)
+    except FileNotFoundError as error:
+        problem = f"missing: {error.filename}"
+        raise DataError(photographs.how_to_get(name, root, problem)) from error
     except DataError as error:
-        raise DataError(real_sets.how_to_get(name, root, str(error))) from error
+        raise DataError(photographs.how_to_get(name, root, str(error))) from error
 
 
-def _read_lists(
-    name: str, root: Path, kind: str | None, test: str, download: bool
-) -> real_sets.Listing:
-    folder = root / real_sets.FOLDERS[name]
-    if (
-        name == "food101"
-        and download
-        and not ((folder / "meta").is_dir() and (folder / "images").is_dir())
-    ):
-        try:
-            files.fetch_food101(root)
-        except DataError as error:
-            raise DataError(real_sets.how_to_get(name, root, str(error))) from error
-    return real_sets.read(name, root, kind, test)
-
-
-def _split_off_test(listing: real_sets.Listing, share: float, seed: int) -> real_sets.Listing:
-    if not 0 < share < 1:
-        raise ValueError(f"Expected `test_share` in (0, 1), got {share}")
-    part = listing.train
-    size = round(share * len(part.paths))
-    if not 0 < size < len(part.paths):
-        raise ValueError(
-            f"Expected a `test_share` that leaves images on both sides: {share} of "
-            f"{len(part.paths)} images are {size}"
-        )
-    is_test = np.zeros(len(part.paths), dtype=bool)
-    is_test[stratified(torch.from_numpy(part.best_labels()), size, seed).numpy()] = True
-    train = part.take(np.flatnonzero(~is_test), f"{part.name}-train")
-    test = part.take(np.flatnonzero(is_test), f"{part.name}-test")
-    return dataclasses.replace(listing, train=train, test=test)
-
-
-def _decoded(name: str, listing: real_sets.Listing, how: image_cache.Decoding) -> Dataset:
+def _decoded(name: str, folder: Path, listing: photographs.Listing, how: Decoding) -> Dataset:
     train, test = listing.train, listing.test
+    how = dataclasses.replace(how, cache=how.cache or folder / FOLDER)
     images, test_images = (
-        image_cache.cached_images(part.name, part.base, part.paths, how) for part in (train, test)
+        cached_images(part.name, part.base, part.paths, how) for part in (train, test)
     )
     mean, std = listing.statistics or _measure(images.images)
     return Dataset(
         name=name,
         images=images.images,
-        labels=torch.from_numpy(train.labels)[images.index],
-        true_labels=torch.from_numpy(train.true_labels)[images.index],
+        labels=train.labels[images.index],
+        true_labels=train.true_labels[images.index],
         test_images=test_images.images,
-        test_labels=torch.from_numpy(test.best_labels())[test_images.index],
+        test_labels=test.best_labels[test_images.index],
         class_names=listing.class_names,
         mean=mean,
         std=std,
@@ -349,21 +270,3 @@ def _measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     variance = (shares * (values - mean[:, None]) ** 2).sum(1)
     # Without any deviation (all images black, say) normalising would divide by zero.
     return tuple(mean.tolist()), tuple(variance.sqrt().clamp(min=1 / 255).tolist())
-
-
-# ---------------------------------------------------------------- checks at the border
-
-
-def _check_name(name: str) -> None:
-    if name not in NAMES:
-        raise ValueError(f"Expected `name` to be one of {', '.join(NAMES)}, got {name!r}")
-
-
-def _checked_kind(name: str, kind: str | None) -> str | None:
-    known = HUMAN_KINDS.get(name) or real_sets.KINDS.get(name, ())
-    if kind is None:
-        return next(iter(known), None)
-    if kind not in known:
-        choice = f"to be one of {', '.join(known)}" if known else "to be left out"
-        raise ValueError(f"Expected `kind` of {name!r} {choice}, got {kind!r}")
-    return kind

@@ -2,7 +2,7 @@
 
 Clothing1M, mini-WebVision and Food-101 in the layouts that their authors (and all published codes)
 use, and any folder of images with a label file. What is read here are lists; ``image_cache.py``
-decodes the images, ``datasets.py`` makes a ``Dataset`` of both. Where nobody knows the true label
+decodes the images, ``loading.py`` makes a ``Dataset`` of both. Where nobody knows the true label
 of a training image it is UNKNOWN here. How to get the sets: ``data/README.md``.
 
 Sources: Xiao et al. 2015 (Clothing1M), Li et al. 2017 (WebVision, arXiv 1708.02862), Bossard et al.
@@ -14,13 +14,18 @@ from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import compress
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from .dataset import UNKNOWN
+from ..base import expect
+from .dataset import UNKNOWN, stratified
 from .files import DataError
 from .image_cache import FOLDER
 
@@ -68,29 +73,53 @@ class Part:
         paths: n paths, each once.
         labels: int64 ``(n,)``, the given labels.
         true_labels: int64 ``(n,)``; UNKNOWN where nobody knows.
+
+    Raises:
+        DataError: no image, or one that is listed twice.
     """
 
     name: str
     base: Path
     paths: Sequence[str]
-    labels: np.ndarray
-    true_labels: np.ndarray
+    labels: Tensor
+    true_labels: Tensor
 
-    def take(self, index: np.ndarray, name: str | None = None) -> Part:
-        """Return the images at `index`, under another name if one is given."""
-        paths = [self.paths[i] for i in index]
-        return Part(
-            name or self.name, self.base, paths, self.labels[index], self.true_labels[index]
+    def __post_init__(self) -> None:
+        """Refuse lists that cannot be."""
+        if not self.paths:
+            raise DataError(f"No image is listed for {self.name} in {self.base}")
+        path, times = Counter(self.paths).most_common(1)[0]
+        if times > 1:
+            raise DataError(f"{path} stands twice in the list of {self.name}: each has one line")
+
+    @property
+    def best_labels(self) -> Tensor:
+        """The true labels, and the given ones where the true ones are unknown."""
+        return torch.where(self.true_labels == UNKNOWN, self.labels, self.true_labels)
+
+    def split(self, share: float, seed: int) -> tuple[Part, Part]:
+        """Split off a share for testing, each class in its share."""
+        n = len(self.paths)
+        size = round(share * n)
+        what = "a `test_share` in (0, 1) that leaves images on both sides"
+        expect(0 < share < 1 and 0 < size < n, what, f"{share} of {n} images")
+        is_test = torch.zeros(n, dtype=torch.bool)
+        is_test[stratified(self.best_labels, size, seed)] = True
+        train, test = (
+            Part(
+                f"{self.name}-{name}",
+                self.base,
+                list(compress(self.paths, chosen.tolist())),
+                self.labels[chosen],
+                self.true_labels[chosen],
+            )
+            for name, chosen in (("train", ~is_test), ("test", is_test))
         )
-
-    def best_labels(self) -> np.ndarray:
-        """Return the true labels, and the given ones where the true ones are unknown."""
-        return np.where(self.true_labels == UNKNOWN, self.labels, self.true_labels)
+        return train, test
 
 
-@dataclass(frozen=True, eq=False)
-class Listing:
-    """A training list, a test list (None: to be split off), and what the classes are called.
+class Listing(NamedTuple):
+    """A training list, a test list, and what the classes are called.
 
     Attributes:
         train: what to train on.
@@ -100,32 +129,38 @@ class Listing:
     """
 
     train: Part
-    test: Part | None
+    test: Part
     class_names: tuple[str, ...]
     statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
-def read(name: str, root: Path, kind: str | None, test: str) -> Listing:
+def _labelled(
+    name: str, base: Path, labels: Mapping[str, int], true: Mapping[str, int] | None = None
+) -> Part:
+    """Make a part of path -> given label and path -> true label, as far as it is known."""
+    true = true or {}
+    known = torch.tensor([true.get(path, UNKNOWN) for path in labels])
+    return Part(name, base, list(labels), torch.tensor(list(labels.values())), known)
+
+
+def read(name: str, folder: Path, kind: str | None, test: str) -> Listing:
     """Read the lists of one of :data:`NAMES`.
 
     Args:
         name: of the set.
-        root: folder of all data; the set lies in ``FOLDERS[name]`` there.
+        folder: where the set lies.
         kind: of :data:`KINDS`, for ``clothing1m``. "noisy": the million with given labels;
             "both": the images of the clean training list that also have a given label, so that
             the noise can be measured; "clean": that whole list with its clean labels.
         test: which test set, of :data:`TEST_SETS`.
 
     Raises:
-        DataError: a list is missing or says what cannot be; the message names file and line.
+        FileNotFoundError: a list is missing.
+        DataError: a list says what cannot be; the message names file and line.
     """
-    folder = root / FOLDERS[name]
-    try:
-        if name == "clothing1m":
-            return _read_clothing(folder, kind or "noisy", test)
-        return _read_webvision(folder, test) if name == "mini-webvision" else _read_food(folder)
-    except FileNotFoundError as error:
-        raise DataError(how_to_get(name, root, f"missing: {error.filename}")) from error
+    if name == "clothing1m":
+        return _read_clothing(folder, kind or "noisy", test)
+    return _read_webvision(folder, test) if name == "mini-webvision" else _read_food(folder)
 
 
 def how_to_get(name: str, root: Path, problem: str) -> str:
@@ -143,101 +178,85 @@ def how_to_get(name: str, root: Path, problem: str) -> str:
 
 def _read_clothing(folder: Path, kind: str, test: str) -> Listing:
     lists = folder / "annotations" if (folder / "annotations").is_dir() else folder
-    clean = _read_labels(lists / "clean_label_kv.txt", len(CLOTHING_CLASSES))
-    noisy = _read_labels(lists / "noisy_label_kv.txt", len(CLOTHING_CLASSES))
-    keys = _read_keys(lists / f"{'noisy' if kind == 'noisy' else 'clean'}_train_key_list.txt")
+    clean, noisy = (
+        _read_pairs(lists / f"{one}_label_kv.txt", len(CLOTHING_CLASSES))
+        for one in ("clean", "noisy")
+    )
+    # A line that stands there twice counts once, as in the published training.
+    train, test_keys = (
+        dict.fromkeys(line for _, line in _lines(lists / f"{one}_key_list.txt"))
+        for one in (
+            "noisy_train" if kind == "noisy" else "clean_train",
+            "clean_test" if test == "test" else "clean_val",
+        )
+    )
     if kind == "both":
-        keys = [key for key in keys if key in noisy]
+        train = {key: None for key in train if key in noisy}
     given = clean if kind == "clean" else noisy
-    test_list = lists / f"clean_{'test' if test == 'test' else 'val'}_key_list.txt"
     return Listing(
-        _clothing_part(f"clothing1m-{kind}", folder, keys, given, clean),
-        _clothing_part(f"clothing1m-{test}", folder, _read_keys(test_list), clean, clean),
+        _clothing_part(f"clothing1m-{kind}", folder, train, given, clean),
+        _clothing_part(f"clothing1m-{test}", folder, test_keys, clean, clean),
         CLOTHING_CLASSES,
         CLOTHING,
     )
 
 
-def _clothing_part(name: str, folder: Path, keys: list[str], given, clean) -> Part:
-    _check_not_empty(keys, name, folder)
+def _clothing_part(
+    name: str, folder: Path, keys: Iterable[str], given: Mapping[str, int], clean: Mapping[str, int]
+) -> Part:
     without = [key for key in keys if key not in given]
     if without:
         raise DataError(f"{len(without)} images of {name} have no label, the first: {without[0]}")
-    paths = keys
     # The keys begin with images/; DivideMix keeps the folders below it one level higher.
-    if not (folder / "images").is_dir():
-        paths = [key.removeprefix("images/") for key in keys]
-    labels = _as_labels(given[key] for key in keys)
-    return Part(name, folder, paths, labels, _as_labels(clean.get(key, UNKNOWN) for key in keys))
-
-
-def _read_keys(path: Path) -> list[str]:
-    """Return the lines of a list; one that stands there twice counts once, as in training."""
-    return list(dict.fromkeys(line for _, line in _lines(path)))
-
-
-def _read_labels(path: Path, num_classes: int) -> dict[str, int]:
-    return dict(_read_pairs(path, num_classes))
+    prefix = "" if (folder / "images").is_dir() else "images/"
+    paths = {key.removeprefix(prefix): key for key in keys}
+    labels = {path: given[key] for path, key in paths.items()}
+    true = {path: clean[key] for path, key in paths.items() if key in clean}
+    return _labelled(name, folder, labels, true)
 
 
 # ---------------------------------------------------------------- WebVision
 
 
 def _read_webvision(folder: Path, test: str) -> Listing:
-    names = _webvision_classes(folder / "info" / "synsets.txt")
-    train = _mini(folder / "info" / "train_filelist_google.txt")
-    train_part = Part(
-        "mini-webvision-train", folder, list(train), _as_labels(train.values()), _unknown(train)
-    )
-    _check_not_empty(train, train_part.name, folder)
+    info = folder / "info"
+    names = tuple(f"class {label}" for label in range(MINI_CLASSES))
+    if (info / "synsets.txt").is_file():  # lines "n01440764 tench, Tinca tinca"
+        lines = [line for _, line in _lines(info / "synsets.txt")][:MINI_CLASSES]
+        names = tuple(line.partition(" ")[2].partition(",")[0] for line in lines)
+        if len(names) < MINI_CLASSES:
+            raise DataError(f"Expected at least {MINI_CLASSES} classes in {info}, got {len(names)}")
+    train = _labelled("mini-webvision-train", folder, _mini(info / "train_filelist_google.txt"))
     if test == "ilsvrc12":
-        return Listing(train_part, _read_ilsvrc12(folder), names, IMAGENET)
-    pairs = _mini(folder / "info" / "val_filelist.txt")
-    labels = _as_labels(pairs.values())
-    paths = [f"val_images_256/{path}" for path in pairs]
-    _check_not_empty(paths, "mini-webvision-webvision", folder)
-    test_part = Part("mini-webvision-webvision", folder, paths, labels, labels)
-    return Listing(train_part, test_part, names, IMAGENET)
+        return Listing(train, _read_ilsvrc12(folder), names, IMAGENET)
+    validation = _mini(info / "val_filelist.txt").items()
+    labels = {f"val_images_256/{path}": label for path, label in validation}
+    of_test = _labelled("mini-webvision-webvision", folder, labels, labels)
+    return Listing(train, of_test, names, IMAGENET)
 
 
 def _mini(path: Path) -> dict[str, int]:
-    return {key: label for key, label in _read_pairs(path) if label < MINI_CLASSES}
-
-
-def _webvision_classes(path: Path) -> tuple[str, ...]:
-    """Return the classes' names; the file has a line ``n01440764 tench, Tinca tinca`` for each."""
-    if not path.is_file():
-        return tuple(f"class {label}" for label in range(MINI_CLASSES))
-    lines = [line.partition(" ")[2].partition(",")[0] for _, line in _lines(path)]
-    if len(lines) < MINI_CLASSES:
-        raise DataError(f"Expected at least {MINI_CLASSES} classes in {path}, got {len(lines)}")
-    return tuple(lines[:MINI_CLASSES])
+    return {key: label for key, label in _read_pairs(path).items() if label < MINI_CLASSES}
 
 
 def _read_ilsvrc12(folder: Path) -> Part:
     """List ImageNet's validation images: a folder a class, called 0, 1, ... or by its synset."""
-    base = folder / "imagenet" / "val"
+    base, synsets = folder / "imagenet" / "val", folder / "info" / "synsets.txt"
     if not base.is_dir():
         raise FileNotFoundError(2, "no such folder", str(base))
-    names = _ilsvrc12_folders(base, folder / "info" / "synsets.txt")
-    pairs = [pair for label, name in enumerate(names) for pair in _images_in(base, name, label)]
-    _check_not_empty(pairs, "mini-webvision-ilsvrc12", base)
-    labels = _as_labels(label for _, label in pairs)
-    return Part("mini-webvision-ilsvrc12", base, [path for path, _ in pairs], labels, labels)
-
-
-def _ilsvrc12_folders(base: Path, synsets: Path) -> list[str]:
     if (base / "0").is_dir():
-        return [str(label) for label in range(MINI_CLASSES)]
-    if synsets.is_file():
-        return [line.partition(" ")[0] for _, line in _lines(synsets)][:MINI_CLASSES]
-    found = _class_folders(base)
-    if len(found) != 1000:  # in the order of their names they are the classes, but only all of them
-        raise DataError(
-            f"Expected in {base} the folders 0 to {MINI_CLASSES - 1}, or synset folders beside "
-            f"{synsets}, got {len(found)} folders"
-        )
-    return found[:MINI_CLASSES]
+        names = [str(label) for label in range(MINI_CLASSES)]
+    elif synsets.is_file():
+        names = [line.partition(" ")[0] for _, line in _lines(synsets)]
+    else:  # in the order of their names they are the classes, but only all of them
+        names = _class_folders(base)
+        if len(names) != 1000:
+            raise DataError(
+                f"Expected in {base} the folders 0 to {MINI_CLASSES - 1}, or synset folders beside "
+                f"{synsets}, got {len(names)} folders"
+            )
+    labels = _labels_of_folders(base, names[:MINI_CLASSES])
+    return _labelled("mini-webvision-ilsvrc12", base, labels, labels)
 
 
 # ---------------------------------------------------------------- Food-101
@@ -245,34 +264,40 @@ def _ilsvrc12_folders(base: Path, synsets: Path) -> list[str]:
 
 def _read_food(folder: Path) -> Listing:
     classes = [line for _, line in _lines(folder / "meta" / "classes.txt")]
-    number = {name: label for label, name in enumerate(classes)}
-    train, test = (_food_part(folder, name, number) for name in ("train", "test"))
-    train = Part(train.name, train.base, train.paths, train.labels, _unknown(train.paths))
+    train, test = (_food_part(folder, name, classes) for name in ("train", "test"))
+    train = replace(train, true_labels=torch.full_like(train.labels, UNKNOWN))
     return Listing(train, test, tuple(name.replace("_", " ") for name in classes), IMAGENET)
 
 
-def _food_part(folder: Path, name: str, number: Mapping[str, int]) -> Part:
+def _food_part(folder: Path, name: str, classes: list[str]) -> Part:
     path = folder / "meta" / f"{name}.txt"
-    keys, labels = [], []
+    number = {label: i for i, label in enumerate(classes)}
+    keys = []
     for line, key in _lines(path):
-        label = key.partition("/")[0]
-        if label not in number:
-            raise DataError(f"{path}:{line}: {label!r} is no class of classes.txt")
-        keys.append(f"images/{key}.jpg")
-        labels.append(number[label])
-    _check_once(keys, path)
-    _check_not_empty(keys, f"food101-{name}", folder)
-    return Part(f"food101-{name}", folder, keys, _as_labels(labels), _as_labels(labels))
+        if key.partition("/")[0] not in number:
+            raise DataError(f"{path}:{line}: {key.partition('/')[0]!r} is no class of classes.txt")
+        keys.append(key)
+    labels = torch.tensor([number[key.partition("/")[0]] for key in keys])
+    return Part(f"food101-{name}", folder, [f"images/{key}.jpg" for key in keys], labels, labels)
 
 
 # ---------------------------------------------------------------- any folder
 
 
+class _Row(NamedTuple):
+    place: str  # file and line, for messages
+    path: str
+    label: str
+    true_label: str
+
+
 def read_folder(
     folder: Path,
-    labels: str | os.PathLike | None = None,
-    test_labels: str | os.PathLike | None = None,
-    class_names: Sequence[str] | None = None,
+    labels: str | os.PathLike[str] | None,
+    test_labels: str | os.PathLike[str] | None,
+    class_names: Sequence[str] | None,
+    test_share: float,
+    seed: int,
 ) -> Listing:
     """List the images of a folder with a label file, or with a folder for each class.
 
@@ -284,39 +309,43 @@ def read_folder(
         test_labels: the same for the test images; left out: ``test_labels.csv`` if it is there.
         class_names: the classes in their order; left out: all that occur, numbers by their size,
             words by the alphabet.
+        test_share: share of the images to be split off where there are no test images.
+        seed: decides which.
 
     Raises:
         DataError: nothing of that is there, or a list says what cannot be.
-        ValueError: `test_labels` without a label file for training.
+        ValueError: `test_labels` without a label file for training, or a share of no images.
     """
     if not folder.is_dir():
         raise DataError(f"Expected a folder of images, there is none at {folder}")
-    labels = _listed(folder, labels, "labels.csv")
-    if labels is None:
-        if test_labels is not None:
-            raise ValueError("Expected `labels` beside `test_labels`: a folder a class has neither")
-        return _read_class_folders(folder, class_names)
-    test_labels = _listed(folder, test_labels, "test_labels.csv")
-    rows = _read_csv(labels)
-    test_rows = _read_csv(test_labels) if test_labels else []
+    file = _listed(folder, labels, "labels.csv")
+    if file is None:
+        why = "a folder a class has neither"
+        expect(test_labels is None, "`labels` beside `test_labels`", repr(test_labels), why)
+        train, test, names = _read_class_folders(folder, class_names)
+    else:
+        test_file = _listed(folder, test_labels, "test_labels.csv")
+        train, test, names = _read_label_files(folder, file, test_file, class_names)
+    if test is None:
+        train, test = train.split(test_share, seed)
+    return Listing(train, test, names)
+
+
+def _read_label_files(
+    folder: Path, file: Path, test_file: Path | None, class_names: Sequence[str] | None
+) -> tuple[Part, Part | None, tuple[str, ...]]:
+    rows = _read_csv(file)
+    test_rows = _read_csv(test_file) if test_file else []
     names = _check_classes(rows + test_rows, class_names)
     seen = {row.path for row in rows}
     for row in test_rows:
         if row.path in seen:
             raise DataError(f"{row.place}: {row.path} is a training image as well")
-    test = _csv_part(test_labels.stem, folder, test_rows, names) if test_rows else None
-    return Listing(_csv_part(labels.stem, folder, rows, names), test, names)
+    test = _csv_part(test_file.stem, folder, test_rows, names) if test_file else None
+    return _csv_part(file.stem, folder, rows, names), test, names
 
 
-@dataclass(frozen=True)
-class _Row:
-    place: str  # file and line, for messages
-    path: str
-    label: str
-    true_label: str
-
-
-def _listed(folder: Path, given: str | os.PathLike | None, usual: str) -> Path | None:
+def _listed(folder: Path, given: str | os.PathLike[str] | None, usual: str) -> Path | None:
     """Return the CSV file to read: that which was named, else the usual one if it is there."""
     if given is None:
         return folder / usual if (folder / usual).is_file() else None
@@ -327,27 +356,23 @@ def _listed(folder: Path, given: str | os.PathLike | None, usual: str) -> Path |
     return path
 
 
-def _read_csv(path: Path) -> list[_Row]:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file, skipinitialspace=True)
+def _read_csv(file: Path) -> list[_Row]:
+    rows = []
+    with file.open(newline="", encoding="utf-8-sig") as lines:
+        reader = csv.DictReader(lines, skipinitialspace=True)
         columns = reader.fieldnames or []
         if not {"path", "label"} <= set(columns):
-            raise DataError(
-                f"Expected the columns path,label[,true_label] in {path}, got "
-                f"{','.join(columns) or 'an empty file'}"
+            got = ",".join(columns) or "an empty file"
+            raise DataError(f"Expected the columns path,label[,true_label] in {file}, got {got}")
+        for entry in reader:
+            place = f"{file}:{reader.line_num}"
+            path, label, true_label = (
+                (entry.get(column) or "").strip() for column in _Row._fields[1:]
             )
-        rows = [_row(f"{path}:{reader.line_num}", entry) for entry in reader]
-    _check_once([row.path for row in rows], path)
-    _check_not_empty(rows, path.name, path.parent)
+            if not path or not label:
+                raise DataError(f"{place}: expected a path and a label, got {path!r} and {label!r}")
+            rows.append(_Row(place, os.path.normpath(path), label, true_label))
     return rows
-
-
-def _row(place: str, entry: Mapping[str, str | None]) -> _Row:
-    path, label = (entry["path"] or "").strip(), (entry["label"] or "").strip()
-    if not path or not label:
-        raise DataError(f"{place}: expected a path and a label, got {path!r} and {label!r}")
-    true_label = (entry.get("true_label") or "").strip()
-    return _Row(place, os.path.normpath(path), label, true_label)
 
 
 def _check_classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[str, ...]:
@@ -366,33 +391,29 @@ def _check_classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> t
 
 def _csv_part(name: str, folder: Path, rows: Sequence[_Row], names: Sequence[str]) -> Part:
     number = {name: label for label, name in enumerate(names)} | {"": UNKNOWN}
-    labels = _as_labels(number[row.label] for row in rows)
-    true_labels = _as_labels(number[row.true_label] for row in rows)
+    labels = torch.tensor([number[row.label] for row in rows])
+    true_labels = torch.tensor([number[row.true_label] for row in rows])
     return Part(name, folder, [row.path for row in rows], labels, true_labels)
 
 
-def _read_class_folders(folder: Path, class_names: Sequence[str] | None) -> Listing:
-    base = folder / "train" if (folder / "train").is_dir() else folder
-    test_base = next((folder / n for n in ("test", "val") if (folder / n).is_dir()), None)
-    test_base = test_base if base != folder else None
-    names = tuple(class_names) if class_names is not None else tuple(_class_folders(base))
+def _read_class_folders(
+    folder: Path, class_names: Sequence[str] | None
+) -> tuple[Part, Part | None, tuple[str, ...]]:
+    base, test = folder, None
+    if (folder / "train").is_dir():
+        base = folder / "train"
+        test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
+    names = tuple(_class_folders(base) if class_names is None else class_names)
     if not names:
         raise DataError(
             f"Expected in {folder} a file labels.csv (path,label[,true_label]) or a folder of "
             "images for each class; found neither"
         )
-    train = _folder_part("train", base, names)
-    return Listing(train, _folder_part("test", test_base, names) if test_base else None, names)
-
-
-def _folder_part(name: str, base: Path, names: Sequence[str]) -> Part:
-    strangers = [found for found in _class_folders(base) if found not in names]
-    if strangers:
-        raise DataError(f"{base / strangers[0]} is none of the classes {', '.join(names)}")
-    pairs = [pair for label, one in enumerate(names) for pair in _images_in(base, one, label)]
-    _check_not_empty(pairs, name, base)
-    labels = _as_labels(label for _, label in pairs)
-    return Part(name, base, [path for path, _ in pairs], labels, _unknown(pairs))
+    for part in filter(None, (base, test)):
+        for stranger in sorted({*_class_folders(part)} - {*names}):
+            raise DataError(f"{part / stranger} is none of the classes {', '.join(names)}")
+    train = _labelled("train", base, _labels_of_folders(base, names))
+    return train, _labelled("test", test, _labels_of_folders(test, names)) if test else None, names
 
 
 def _class_folders(base: Path) -> list[str]:
@@ -400,17 +421,17 @@ def _class_folders(base: Path) -> list[str]:
     return sorted(name for name in found if not name.startswith(".") and name != FOLDER)
 
 
-def _images_in(base: Path, name: str, label: int) -> Iterator[tuple[str, int]]:
-    """Yield path and label of the images below a class folder, in the order of their names."""
+def _labels_of_folders(base: Path, names: Sequence[str]) -> dict[str, int]:
+    """Return path -> class of the images below class folders, class by class in their order."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-    if not (base / name).is_dir():
-        return
-    for path, _ in make_dataset(base, {name: label}, IMG_EXTENSIONS, allow_empty=True):
-        yield str(Path(path).relative_to(base)), label
+    number = {name: label for label, name in enumerate(names)}
+    found = make_dataset(base, number, IMG_EXTENSIONS, allow_empty=True)
+    found.sort(key=lambda pair: pair[1])
+    return {str(Path(path).relative_to(base)): label for path, label in found}
 
 
-# ---------------------------------------------------------------- lines and labels
+# ---------------------------------------------------------------- lines
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -421,7 +442,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.strip()
 
 
-def _read_pairs(path: Path, num_classes: int | None = None) -> Iterable[tuple[str, int]]:
+def _read_pairs(path: Path, num_classes: int | None = None) -> dict[str, int]:
     """Read lines ``path label``: an image with two different labels is refused."""
     found: dict[str, int] = {}
     for number, line in _lines(path):
@@ -431,25 +452,4 @@ def _read_pairs(path: Path, num_classes: int | None = None) -> Iterable[tuple[st
             raise DataError(f"{path}:{number}: expected a path and a label{top}, got {line!r}")
         if found.setdefault(key[0], int(text)) != int(text):
             raise DataError(f"{path}:{number}: a second, other label for {key[0]}")
-    return found.items()
-
-
-def _check_once(paths: Sequence[str], source: Path) -> None:
-    seen: set[str] = set()
-    for path in paths:
-        if path in seen:
-            raise DataError(f"{path} stands twice in {source}: each image has one line")
-        seen.add(path)
-
-
-def _check_not_empty(found, name: str, folder: Path) -> None:
-    if not found:
-        raise DataError(f"No image is listed for {name} in {folder}")
-
-
-def _as_labels(labels: Iterable[int]) -> np.ndarray:
-    return np.fromiter(labels, dtype=np.int64)
-
-
-def _unknown(images) -> np.ndarray:
-    return np.full(len(images), UNKNOWN, dtype=np.int64)
+    return found

@@ -365,7 +365,7 @@ lass_step = check(lass_step)
 # **one level of grey**, 1/16. We keep the paper's $\alpha / r$ and kick.
 
 # %%
-from nlcourse.memorization import critical_sample_ratio
+from nlcourse.memorization import Search, critical_sample_ratio
 
 paper_radius = 0.3 / 255 / data.std[0]
 radius = 1 / 16 / data.std[0]
@@ -392,11 +392,8 @@ def watched(world, epochs=50):
         *views,
         radius=radius,
         every=5,
-        iterations=20,
-        move=lass_step,
-        sensitivity=loss_sensitivity,
-        inequality=gini,
-        seed=SEED,
+        search=Search(iterations=20, move=lass_step),
+        measures=(loss_sensitivity, gini),
     )
     history = train(method, world, epochs=epochs, seed=SEED, on_epoch=watch)
     return method.network, history, watch
@@ -537,7 +534,7 @@ assert csr["real"][-1] < csr["real"][0], "on real digits it falls"
 def ratio(name, images, radius, **options):
     dice = torch.Generator().manual_seed(SEED)
     return critical_sample_ratio(
-        networks[name], seen(images), radius, generator=dice, **options
+        networks[name], seen(images), radius, Search(**options), dice
     )
 
 
@@ -571,7 +568,7 @@ for kind, change in kinds.items():
                 CrossEntropy(),
                 world,
                 max_epochs=PATIENCE,
-                batch_size=50,
+                options=Options(batch_size=50),
                 network=partial(mlp, hidden=(width, width)),
                 seed=SEED,
                 device="cpu",

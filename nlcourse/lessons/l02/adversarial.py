@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...base import Batch, Method
+from ...base import Batch, Method, expect
 
 
 class AdversarialTraining(Method):
@@ -30,10 +30,8 @@ class AdversarialTraining(Method):
     def __init__(self, radius: float, weight: float = 0.5) -> None:
         """Make the method."""
         super().__init__()
-        if not (radius >= 0 and math.isfinite(radius)):
-            raise ValueError(f"Expected a finite `radius` of at least 0, got {radius}")
-        if not 0 <= weight <= 1:
-            raise ValueError(f"Expected `weight` in [0, 1], got {weight}")
+        expect(0 <= radius < math.inf, "a finite `radius` of at least 0", radius)
+        expect(0 <= weight <= 1, "`weight` in [0, 1]", weight)
         self.radius, self.weight = radius, weight
 
     def loss(self, batch: Batch) -> Tensor:

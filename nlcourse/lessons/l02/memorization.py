@@ -11,13 +11,16 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ...base import Method
+from ...base import Method, expect, expect_labels
+from ...datasets import Dataset
 from ...training import Options, fit
 from ...training.history import History
 
@@ -27,6 +30,7 @@ STEP_SHARE, NOISE_SHARE = 0.25 / 0.3, 0.2 / 0.3
 
 Network = Callable[[Tensor], Tensor]
 Radius = float | Tensor
+Sensitivity = Callable[[Network, Tensor, Tensor], Tensor]
 Move = Callable[[Tensor, Tensor, Tensor, Tensor, Radius, Radius], Tensor]
 
 
@@ -59,7 +63,7 @@ def loss_sensitivity(network: Network, images: Tensor, labels: Tensor) -> Tensor
     Source: equation of section 3.2 (without the unrolling). Explained in lesson 02.
     """
     _check_images(network, images)
-    _check_labels(images, labels)
+    expect_labels("labels", labels, 2**31, len(images))
     with _evaluating(network), torch.enable_grad():
         parts = zip(images.split(BATCH), labels.split(BATCH), strict=True)
         return torch.cat([_input_gradient(network, x, y).abs().flatten(1).sum(1) for x, y in parts])
@@ -106,7 +110,7 @@ def unrolled_loss_sensitivity(
             :func:`loss_sensitivity`.
     """
     _check_images(network, images)
-    _check_labels(images, labels)
+    expect_labels("labels", labels, 2**31, len(images))
     if steps < 1 or batch_size < 1 or not lr > 0:
         raise ValueError(
             "Expected `steps` and `batch_size` from 1 and `lr` above 0, got "
@@ -188,16 +192,38 @@ def lass_step(
     return torch.minimum(torch.maximum(moved, images - radius), images + radius)
 
 
+@dataclass(frozen=True, eq=False)
+class Search:
+    """How the adversarial neighbour is looked for.
+
+    Attributes:
+        step: in each pixel; the paper's 0.25 / 0.3 of the radius when left out.
+        noise: standard deviation of the kick; the paper's 0.2 / 0.3 of the radius when left out.
+        iterations: steps at most, from 1.
+        single_step: one step straight to the corner of the box, without noise: fast, and finds
+            fewer. `step`, `noise` and `iterations` then play no part.
+        move: how one step is taken, as :func:`lass_step`.
+    """
+
+    step: Radius | None = None
+    noise: Radius | None = None
+    iterations: int = 100
+    single_step: bool = False
+    move: Move = lass_step
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that are no lengths."""
+        expect(self.iterations >= 1, "`iterations` of at least 1", self.iterations)
+        for name in ("step", "noise"):
+            if getattr(self, name) is not None:
+                _check_size(name, getattr(self, name))
+
+
 def critical_samples(
     network: Network,
     images: Tensor,
     radius: Radius,
-    *,
-    step: Radius | None = None,
-    noise: Radius | None = None,
-    iterations: int = 100,
-    single_step: bool = False,
-    move: Move = lass_step,
+    search: Search | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Say which images have an adversarial neighbour: one in the box that is classified otherwise.
@@ -215,12 +241,7 @@ def critical_samples(
         radius: half the side of the box **on the scale of `images`**. A radius r on the 0..1 scale
             is r / std for normalised images, and r / 255 / std if it was given for 0..255. A tensor
             that broadcasts to an image, ``(channels, 1, 1)`` say, gives each channel its own.
-        step: in each pixel; the paper's 0.25 / 0.3 of the radius when left out.
-        noise: standard deviation of the kick; the paper's 0.2 / 0.3 of the radius when left out.
-        iterations: steps at most, from 1.
-        single_step: one step straight to the corner of the box, without noise: fast, and finds
-            fewer. `step`, `noise` and `iterations` then play no part.
-        move: how one step is taken, as :func:`lass_step`.
+        search: steps, noise, iterations; the paper's when left out.
         generator: of the noise, on the device of the images.
 
     Returns:
@@ -233,70 +254,63 @@ def critical_samples(
     Source: section 4.2 and algorithm 1. Explained in lesson 02.
     """
     _check_images(network, images)
-    radius = _checked_size("radius", radius)
-    step = radius * STEP_SHARE if step is None else _checked_size("step", step)
-    noise = radius * NOISE_SHARE if noise is None else _checked_size("noise", noise)
-    if iterations < 1:
-        raise ValueError(f"Expected `iterations` of at least 1, got {iterations}")
-    if single_step:
-        step, noise, iterations = radius, 0.0, 1
+    _check_size("radius", radius)
+    search = search or Search()
+    if search.single_step:
+        search = replace(search, step=radius, noise=0.0, iterations=1)
+    step = radius * STEP_SHARE if search.step is None else search.step
+    noise = radius * NOISE_SHARE if search.noise is None else search.noise
+    search = replace(search, step=step, noise=noise)
     if not torch.as_tensor(radius > 0).any():  # nothing lies in the box but the image itself
         return torch.zeros(len(images), dtype=torch.bool, device=images.device)
-
-    def kicks(like: Tensor) -> Tensor:
-        drawn = torch.randn(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-        return noise * drawn
-
     with _evaluating(network), torch.enable_grad():
-        search = _Search(network, radius, step, iterations, kicks, move)
-        return torch.cat([search(part.detach()) for part in images.split(BATCH)])
+        parts = [part.detach() for part in images.split(BATCH)]
+        return torch.cat([_search(network, part, radius, search, generator) for part in parts])
 
 
-def critical_sample_ratio(network: Network, images: Tensor, radius: Radius, **options) -> float:
+def _search(
+    network: Network,
+    images: Tensor,
+    radius: Radius,
+    search: Search,
+    generator: torch.Generator | None,
+) -> Tensor:
+    """Search in one batch of images."""
+    assert search.step is not None
+    assert search.noise is not None
+    with torch.no_grad():
+        predicted = network(images).argmax(dim=1)
+    critical = torch.zeros(len(images), dtype=torch.bool, device=images.device)
+    left, moved = torch.arange(len(images), device=images.device), images
+    for _ in range(search.iterations):
+        gradient = _uphill(network, moved, predicted[left])
+        kick = search.noise * torch.randn(
+            moved.shape, generator=generator, dtype=moved.dtype, device=moved.device
+        )
+        moved = search.move(moved, images[left], gradient, kick, radius, search.step)
+        with torch.no_grad():
+            same = network(moved).argmax(dim=1) == predicted[left]
+        critical[left[~same]] = True
+        left, moved = left[same], moved[same]
+        if not len(left):
+            break
+    return critical
+
+
+def critical_sample_ratio(
+    network: Network,
+    images: Tensor,
+    radius: Radius,
+    search: Search | None = None,
+    generator: torch.Generator | None = None,
+) -> float:
     """Return the share of images with an adversarial neighbour inside the box (CSR).
 
     A high ratio means that the decision boundaries run close to many images: the network has
-    learned something complicated. The paper measures it on validation images.
-
-    Args:
-        network: maps images to logits ``(n, C)``.
-        images: floating ``(n, channels, height, width)``, scaled as the network wants them.
-        radius: half the side of the box, on the scale of `images`.
-        options: ``step``, ``noise``, ``iterations``, ``single_step``, ``move``, ``generator`` of
-            :func:`critical_samples`.
-
-    Returns:
-        A share from 0 to 1.
-
-    Raises:
-        ValueError, TypeError: as :func:`critical_samples`.
+    learned something complicated. The paper measures it on validation images. Arguments and errors
+    are those of :func:`critical_samples`.
     """
-    return critical_samples(network, images, radius, **options).double().mean().item()
-
-
-class _Search:
-    """The search in one batch of images."""
-
-    def __init__(self, network, radius, step, iterations, kicks, move) -> None:
-        self.network, self.move, self.kicks = network, move, kicks
-        self.radius, self.step, self.iterations = radius, step, iterations
-
-    def __call__(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            predicted = self.network(images).argmax(dim=1)
-        critical = torch.zeros(len(images), dtype=torch.bool, device=images.device)
-        left, moved = torch.arange(len(images), device=images.device), images
-        for _ in range(self.iterations):
-            gradient = _uphill(self.network, moved, predicted[left])
-            kick = self.kicks(moved)
-            moved = self.move(moved, images[left], gradient, kick, self.radius, self.step)
-            with torch.no_grad():
-                same = self.network(moved).argmax(dim=1) == predicted[left]
-            critical[left[~same]] = True
-            left, moved = left[same], moved[same]
-            if not len(left):
-                break
-        return critical
+    return critical_samples(network, images, radius, search, generator).double().mean().item()
 
 
 def _uphill(network: Network, images: Tensor, classes: Tensor) -> Tensor:
@@ -329,10 +343,8 @@ class Watch:
         test_images: where the critical sample ratio is measured.
         radius: of the box, on the scale of the images.
         every: measure after each so many epochs; the first epoch always counts.
-        sensitivity: as :func:`loss_sensitivity`.
-        inequality: as :func:`gini`.
-        seed: of the search's noise, the same at each epoch.
-        options: of :func:`critical_sample_ratio`.
+        search: of :func:`critical_sample_ratio`; its noise is the same at each epoch.
+        measures: two functions, as :func:`loss_sensitivity` and as :func:`gini`.
 
     Attributes:
         rows: a dict for each measured epoch: epoch, csr, gini (of the sensitivities now) and
@@ -349,18 +361,14 @@ class Watch:
         *,
         radius: Radius,
         every: int = 1,
-        sensitivity: Callable[[Network, Tensor, Tensor], Tensor] = loss_sensitivity,
-        inequality: Callable[[Tensor], float] = gini,
-        seed: int = 0,
-        **options,
+        search: Search | None = None,
+        measures: tuple[Sensitivity, Callable[[Tensor], float]] = (loss_sensitivity, gini),
     ) -> None:
         """Measure nothing yet."""
-        if every < 1:
-            raise ValueError(f"Expected `every` of at least 1 epoch, got {every}")
+        expect(every >= 1, "`every` of at least 1 epoch", every)
         self.method, self.images, self.labels = method, images, labels
         self.test_images, self.radius, self.every = test_images, radius, every
-        self.sensitivity, self.inequality = sensitivity, inequality
-        self.seed, self.options = seed, options
+        self.search, (self.sensitivity, self.inequality) = search, measures
         self.rows: list[dict[str, float]] = []
         self.mean_sensitivity = torch.zeros(len(labels), device=labels.device)
 
@@ -373,9 +381,9 @@ class Watch:
         now = torch.as_tensor(self.sensitivity(network, self.images, self.labels)).detach()
         mean, share = self.mean_sensitivity.to(now), 1 / (len(self.rows) + 1)
         self.mean_sensitivity = mean.lerp(now, share)
-        generator = torch.Generator(self.test_images.device).manual_seed(self.seed)
+        generator = torch.Generator(self.test_images.device).manual_seed(0)
         ratio = critical_sample_ratio(
-            network, self.test_images, self.radius, generator=generator, **self.options
+            network, self.test_images, self.radius, self.search, generator
         )
         row = {"epoch": epoch, "csr": ratio, "gini": float(self.inequality(now))}
         self.rows.append(row | {"mean_gini": float(self.inequality(self.mean_sensitivity))})
@@ -386,7 +394,13 @@ class Watch:
 
 
 def epochs_to_fit(
-    method: Method, data, *, accuracy: float = 1.0, max_epochs: int = 300, **options
+    method: Method,
+    data: Dataset,
+    *,
+    accuracy: float = 1.0,
+    max_epochs: int = 300,
+    options: Options | None = None,
+    **how: Any,
 ) -> float:
     """Train until the given labels are fitted, and return how many epochs that took.
 
@@ -395,7 +409,8 @@ def epochs_to_fit(
         data: the data set with given labels.
         accuracy: the share of given labels that counts as fitted, in (0, 1].
         max_epochs: give up after so many.
-        options: of :func:`nlcourse.training.fit`.
+        options: of :func:`nlcourse.training.fit`, like the rest.
+        how: ``lr``, ``seed``, ``network`` and so on.
 
     Returns:
         The first epoch after which it is reached; infinity when it never is.
@@ -403,18 +418,16 @@ def epochs_to_fit(
     Raises:
         ValueError: an accuracy out of range, or as ``fit``.
     """
-    if not 0 < accuracy <= 1:
-        raise ValueError(f"Expected `accuracy` in (0, 1], got {accuracy}")
+    expect(0 < accuracy <= 1, "`accuracy` in (0, 1]", accuracy)
     fitted = threading.Event()
 
     def look(history: History) -> None:
         if history.last["given_accuracy"] >= accuracy:
             fitted.set()
 
-    options = {"progress": False} | options
-    history = fit(
-        method, data, epochs=max_epochs, on_epoch=look, **options, options=Options(stop=fitted)
-    )
+    options = replace(options or Options(), stop=fitted)
+    how = {"progress": False, "epochs": max_epochs, "on_epoch": look, **how}
+    history = fit(method, data, options=options, **how)
     return float(len(history)) if fitted.is_set() else math.inf
 
 
@@ -445,26 +458,12 @@ def _check_images(network: Network, images: Tensor) -> None:
         raise TypeError(
             f"Expected floating `images`, scaled as the network wants them, got {images.dtype}"
         )
-    if images.dim() < 2 or not images.numel():
-        raise ValueError(
-            "Expected `images` of shape (n, channels, height, width) with n from 1, got "
-            f"{tuple(images.shape)}"
-        )
+    what = "`images` of shape (n, channels, height, width) with n from 1"
+    expect(images.dim() >= 2 and images.numel() > 0, what, tuple(images.shape))
 
 
-def _check_labels(images: Tensor, labels: Tensor) -> None:
-    if labels.dtype != torch.int64 or labels.shape != (len(images),):
-        raise ValueError(
-            f"Expected int64 `labels` of shape ({len(images)},), one an image, got {labels.dtype} "
-            f"{tuple(labels.shape)}"
-        )
-
-
-def _checked_size(name: str, value: Radius) -> Radius:
+def _check_size(name: str, value: Radius) -> None:
     sizes = torch.as_tensor(value)
-    if not (torch.isfinite(sizes) & (sizes >= 0)).all():
-        raise ValueError(
-            f"Expected a finite `{name}` of at least 0, got {value}: it is a distance on the scale "
-            "of the images"
-        )
-    return value
+    fits = bool((torch.isfinite(sizes) & (sizes >= 0)).all())
+    why = "it is a distance on the scale of the images"
+    expect(fits, f"a finite `{name}` of at least 0", value, why)

@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...base import expect, expect_labels
 from ...training import DivergedError
 
 __all__ = [
@@ -112,12 +112,17 @@ def sample(
 
     Source: arXiv 2007.00151, section 3. Explained in lesson 04.
     """
-    _check_sample(n, p, sigma, flip)
-    options = {"generator": generator, "dtype": torch.float64}
-    separator = torch.nn.functional.normalize(torch.randn(p, **options), dim=0)
+    expect(n >= 1, "`n` of at least 1", n, "it is the number of examples")
+    expect(p >= 1, "`p` of at least 1", p, "it is the number of features")
+    why = "it is a standard deviation"
+    expect(0 <= sigma < math.inf, "`sigma` of at least 0 and finite", sigma, why)
+    _check_flip(flip)
+    direction = torch.randn(p, generator=generator, dtype=torch.float64)
+    separator = torch.nn.functional.normalize(direction, dim=0)
     true_labels = torch.randint(2, (n,), generator=generator)
     signs = (1 - 2 * true_labels).double()
-    features = signs[:, None] * separator + sigma * torch.randn(n, p, **options)
+    noise = torch.randn(n, p, generator=generator, dtype=torch.float64)
+    features = signs[:, None] * separator + sigma * noise
     is_wrong = torch.rand(n, generator=generator) < flip
     given_labels = torch.where(is_wrong, 1 - true_labels, true_labels)
     return Sample(features, true_labels, given_labels, separator)
@@ -150,10 +155,8 @@ def initial_theta(
     Raises:
         ValueError: `p` below 1 or a negative `radius`.
     """
-    if p < 1:
-        raise ValueError(f"Expected `p` of at least 1, got {p}: it is the number of features")
-    if not 0 <= radius < math.inf:
-        raise ValueError(f"Expected `radius` of at least 0 and finite, got {radius}")
+    expect(p >= 1, "`p` of at least 1", p, "it is the number of features")
+    expect(0 <= radius < math.inf, "`radius` of at least 0 and finite", radius)
     direction = torch.randn(p, generator=generator, dtype=torch.float64)
     half = radius / 2 * torch.nn.functional.normalize(direction, dim=0)
     return torch.stack((half, -half))
@@ -178,9 +181,7 @@ def gradient(theta: Tensor, features: Tensor, given_labels: Tensor) -> Tensor:
 
     Source: arXiv 2007.00151, equation (3). Explained in lesson 04.
     """
-    _check_shapes(theta, features)
-    _check_dtypes(theta, features)
-    _check_labels("given_labels", given_labels, len(features))
+    _check_model(theta, features, given_labels=given_labels)
     probabilities = (features @ theta.T).softmax(dim=1)
     coefficients = probabilities - _one_hot(given_labels, probabilities)
     return coefficients.T @ features / len(features)
@@ -202,11 +203,9 @@ def true_class_coefficients(
         ValueError: labels that are not as many as the rows.
     """
     n = len(probabilities)
-    if given_labels.shape != (n,) or true_labels.shape != (n,):
-        raise ValueError(
-            f"Expected {n} given and true labels, one for each row of `probabilities`, "
-            f"got shapes {tuple(given_labels.shape)} and {tuple(true_labels.shape)}"
-        )
+    fits = given_labels.shape == true_labels.shape == (n,)
+    what = f"{n} given and true labels, one for each row of `probabilities`"
+    expect(fits, what, f"shapes {tuple(given_labels.shape)} and {tuple(true_labels.shape)}")
     of_true_class = probabilities.gather(1, true_labels[:, None]).squeeze(1)
     return of_true_class - (given_labels == true_labels).to(probabilities.dtype)
 
@@ -229,13 +228,10 @@ def alignment(gradient: Tensor, separator: Tensor) -> float:
 
     Source: arXiv 2007.00151, Theorem 1 and Proposition 3. Explained in lesson 04.
     """
-    if gradient.ndim != 2 or len(gradient) != 2 or separator.shape != gradient.shape[1:]:
-        raise ValueError(
-            "Expected a `gradient` of shape (2, p) and a `separator` of shape (p,), "
-            f"got {tuple(gradient.shape)} and {tuple(separator.shape)}"
-        )
-    if not separator.any():
-        raise ValueError("Expected a `separator` that points somewhere, got zeros")
+    fits = gradient.shape == (2, *separator.shape) and separator.ndim == 1
+    what = "a `gradient` of shape (2, p) and a `separator` of shape (p,)"
+    expect(fits, what, f"{tuple(gradient.shape)} and {tuple(separator.shape)}")
+    expect(bool(separator.any()), "a `separator` that points somewhere", "zeros")
     direction = gradient[1] - gradient[0]
     return (direction @ separator / (direction.norm() * separator.norm())).item()
 
@@ -257,12 +253,9 @@ def accuracy_on_wrong(
 
     Source: arXiv 2007.00151, Theorem 1 and figure A.1. Explained in lesson 04.
     """
-    _check_shapes(theta, features)
-    _check_dtypes(theta, features)
-    _check_labels("given_labels", given_labels, len(features))
-    _check_labels("true_labels", true_labels, len(features))
+    _check_model(theta, features, given_labels=given_labels, true_labels=true_labels)
     is_wrong = given_labels != true_labels
-    _check_groups(is_wrong, needs_clean=False)
+    _check_wrong(is_wrong)
     predicted = (features @ theta.T).argmax(dim=1)
     return (predicted == true_labels)[is_wrong].double().mean().item()
 
@@ -337,11 +330,12 @@ def gradient_descent(
     lambda_: float = 0.0,
     beta: float = 0.7,
     theta: Tensor | None = None,
-    record: Iterable[int] | None = None,
     stop: threading.Event | None = None,
     generator: torch.Generator | None = None,
 ) -> Descent:
     """Train softmax regression on the given labels and record the quantities of Theorem 1.
+
+    The records stand at the steps of :func:`log_spaced`.
 
     ``Theta <- Theta - lr * gradient`` with the gradient of cross entropy, or for `lambda_` above 0
     that of ELR (Lemma 2: coefficient p - y + lambda g). Since the rows of the gradient are opposite
@@ -354,7 +348,6 @@ def gradient_descent(
         lambda_: weight of the ELR regularizer; 0 is cross entropy.
         beta: momentum of ELR's targets in [0, 1).
         theta: first weights ``(2, p)``; :func:`initial_theta` when left out.
-        record: steps to record; :func:`log_spaced` when left out.
         stop: ends the run early when set; what was recorded is kept.
         generator: for the first weights; torch's global one when left out.
 
@@ -372,12 +365,11 @@ def gradient_descent(
     _check_descent(data, lr, steps, lambda_, beta)
     if theta is None:
         theta = initial_theta(data.features.shape[1], generator=generator)
-    _check_shapes(theta, data.features)
+    _check_model(theta.double(), data.features.double())
     mean_row = theta.double().mean(dim=0)  # does not move: the rows of the gradient sum to 0
-    wanted = log_spaced(steps) if record is None else _checked_record(record, steps)
     loop = _Loop(data, theta, lr, lambda_, beta)
     with np.errstate(over="ignore", invalid="ignore"):
-        rows, stopped = loop.run(steps, wanted, stop)
+        rows, stopped = loop.run(steps, stop)
     half = torch.from_numpy(loop.theta) / 2
     descent = Descent(rows, torch.stack((mean_row + half, mean_row - half)), stopped)
     if not np.isfinite(loop.theta).all():
@@ -411,11 +403,9 @@ class _Loop:
         self.gap, self.coefficient = np.empty(self.n), np.empty(self.n)
         self.elr = _Regularizer(self.n, lambda_, beta) if lambda_ else None
 
-    def run(
-        self, steps: int, record: list[int], stop: threading.Event | None
-    ) -> tuple[list[tuple[float, ...]], str]:
+    def run(self, steps: int, stop: threading.Event | None) -> tuple[list[tuple[float, ...]], str]:
         rows: list[tuple[float, ...]] = []
-        wanted = set(record)
+        wanted = set(log_spaced(steps))
         for step in range(steps + 1):
             self._look()
             if step in wanted:
@@ -492,92 +482,42 @@ def _one_hot(labels: Tensor, like: Tensor) -> Tensor:
 
 
 def _check_flip(flip: float) -> None:
-    if not 0 <= flip < 1:
-        raise ValueError(
-            f"Expected `flip` in [0, 1), got {flip}: it is the probability of a wrong label"
-        )
+    expect(0 <= flip < 1, "`flip` in [0, 1)", flip, "it is the probability of a wrong label")
 
 
-def _check_sample(n: int, p: int, sigma: float, flip: float) -> None:
-    for name, value, what in (("n", n, "examples"), ("p", p, "features")):
-        if value < 1:
-            raise ValueError(
-                f"Expected `{name}` of at least 1, got {value}: it is the number of {what}"
-            )
-    if not 0 <= sigma < math.inf:
-        raise ValueError(
-            f"Expected `sigma` of at least 0 and finite, got {sigma}: it is a standard deviation"
-        )
-    _check_flip(flip)
-
-
-def _check_shapes(theta: Tensor, features: Tensor) -> None:
-    if features.ndim != 2 or not len(features):
-        raise ValueError(
-            f"Expected `features` of shape (n, p) with n of at least 1, got {tuple(features.shape)}"
-        )
+def _check_model(theta: Tensor, features: Tensor, **labels: Tensor) -> None:
+    what = "`features` of shape (n, p) with n of at least 1"
+    expect(features.ndim == 2 and len(features) > 0, what, tuple(features.shape))
     p = features.shape[1]
-    if theta.shape != (2, p):
-        raise ValueError(f"Expected `theta` of shape (2, {p}), got {tuple(theta.shape)}")
-
-
-def _check_dtypes(theta: Tensor, features: Tensor) -> None:
-    if theta.dtype != features.dtype:
-        raise ValueError(
-            "Expected `theta` and `features` of one dtype, "
-            f"got {theta.dtype} and {features.dtype}: `.double()` makes float64"
-        )
+    expect(theta.shape == (2, p), f"`theta` of shape (2, {p})", tuple(theta.shape))
+    got, why = f"{theta.dtype} and {features.dtype}", "`.double()` makes float64"
+    expect(theta.dtype == features.dtype, "`theta` and `features` of one dtype", got, why)
+    for name, given in labels.items():
+        _check_labels(name, given, len(features))
 
 
 def _check_labels(name: str, labels: Tensor, n: int) -> None:
-    if labels.shape != (n,):
-        raise ValueError(
-            f"Expected {n} labels in `{name}`, one for each example, got shape "
-            f"{tuple(labels.shape)}"
-        )
-    if labels.dtype != torch.int64 or bool(((labels != 0) & (labels != 1)).any()):
-        low, high = labels.min().item(), labels.max().item()
-        advice = ": of signs make them with ((1 - sign) // 2).long()" if low < 0 else ""
-        raise ValueError(
-            f"Expected int64 `{name}` that are 0 or 1, got {labels.dtype} from {low:g} to {high:g}"
-            + advice
-        )
+    if len(labels) and labels.min() < 0:
+        why = "of signs make them with ((1 - sign) // 2).long()"
+        expect(False, f"int64 `{name}` that are 0 or 1", f"{labels.min():g}", why)
+    expect_labels(name, labels, 2, n)
 
 
-def _check_groups(is_wrong: Tensor, *, needs_clean: bool = True) -> None:
-    if not is_wrong.any():
-        raise ValueError(
-            "Expected at least one wrongly labelled example, got none: "
-            "take a larger `flip` or more examples"
-        )
-    if needs_clean and bool(is_wrong.all()):
-        raise ValueError(
-            "Expected at least one rightly labelled example, got none: "
-            "take a smaller `flip` or more examples"
-        )
+def _check_wrong(is_wrong: Tensor) -> None:
+    why = "take a larger `flip` or more examples"
+    expect(bool(is_wrong.any()), "at least one wrongly labelled example", "none", why)
 
 
 def _check_descent(data: Sample, lr: float, steps: int, lambda_: float, beta: float) -> None:
-    if not 0 < lr < math.inf:
-        raise ValueError(f"Expected a step size `lr` above 0 and finite, got {lr}")
-    if steps < 1:
-        raise ValueError(f"Expected `steps` of at least 1, got {steps}")
-    if not 0 <= lambda_ < math.inf:
-        raise ValueError(f"Expected `lambda_` of at least 0 and finite, got {lambda_}")
-    if not 0 <= beta < 1:
-        raise ValueError(f"Expected `beta` in [0, 1), got {beta}")
-    if data.features.ndim != 2 or data.separator.shape != data.features.shape[1:]:
-        raise ValueError(
-            "Expected `features` of shape (n, p) and a `separator` of shape (p,), "
-            f"got {tuple(data.features.shape)} and {tuple(data.separator.shape)}"
-        )
+    expect(0 < lr < math.inf, "a step size `lr` above 0 and finite", lr)
+    expect(steps >= 1, "`steps` of at least 1", steps)
+    expect(0 <= lambda_ < math.inf, "`lambda_` of at least 0 and finite", lambda_)
+    expect(0 <= beta < 1, "`beta` in [0, 1)", beta)
+    fits = data.features.ndim == 2 and data.separator.shape == data.features.shape[1:]
+    what = "`features` of shape (n, p) and a `separator` of shape (p,)"
+    expect(fits, what, f"{tuple(data.features.shape)} and {tuple(data.separator.shape)}")
     for name in ("true_labels", "given_labels"):
         _check_labels(name, getattr(data, name), len(data.features))
-    _check_groups(data.is_wrong)
-
-
-def _checked_record(record: Iterable[int], steps: int) -> list[int]:
-    wanted = sorted(set(record))
-    if not wanted or wanted[0] < 0 or wanted[-1] > steps:
-        raise ValueError(f"Expected steps to `record` from 0 to {steps}, got {wanted}")
-    return wanted
+    _check_wrong(data.is_wrong)
+    why = "take a smaller `flip` or more examples"
+    expect(not data.is_wrong.all(), "at least one rightly labelled example", "none", why)
