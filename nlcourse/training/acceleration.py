@@ -25,21 +25,15 @@ def accelerate(
     *,
     compiled: bool | str = False,
 ) -> nn.Module:
-    """Make a network fast on the device that it will be moved to; return it.
+    """Make a network from float32 images to logits fast on its device; return it.
 
     Args:
-        network: maps float32 images to logits.
+        network: moved to the device later.
         device: where it will compute.
-        precision: "float32", or "bfloat16": then it multiplies numbers of 8 digits (base 2) in
-            place of 24. Weights, sums and logits stay float32. The network's attribute
-            ``precision`` says which.
-        compiled: let ``torch.compile`` write one program for it, which takes up to a minute. What
-            cannot be compiled runs as it is. On a processor it was measured and made nothing
-            faster, so that `fit` compiles on CUDA alone. A string is a mode of ``torch.compile``:
-            "reduce-overhead" replays recorded CUDA graphs.
-
-    Raises:
-        ValueError: another precision.
+        precision: "float32", or "bfloat16" to multiply numbers of 8 binary digits in place of 24.
+            Weights, sums and logits stay float32. The network's ``precision`` says which.
+        compiled: let ``torch.compile`` write one program for it, which takes up to a minute; a
+            string is its mode. It made nothing faster on a processor: `fit` compiles on CUDA alone.
     """
     expect_one_of("precision", precision, PRECISIONS)
     device = torch.device(device)
@@ -66,12 +60,8 @@ def fastest_precision(network: nn.Module, images: Tensor, device: torch.device |
     """Return the precision that makes a network fast on a device: "float32" or "bfloat16".
 
     On CUDA that is bfloat16. On a processor it was measured to be where it has instructions for it,
-    the network has convolutions and the images are larger than digits (1.5 to 2 times as fast).
-
-    Args:
-        network: the network.
-        images: ``(n, channels, height, width)``, what it is to see.
-        device: where.
+    the network has convolutions and the `images` that it is to see, ``(n, channels, height,
+    width)``, are larger than digits (1.5 to 2 times as fast).
     """
     device = torch.device(device)
     convolves = any(isinstance(layer, nn.Conv2d) for layer in network.modules())

@@ -85,10 +85,7 @@ class Images:
 
 
 def _fits(images: Tensor, device: torch.device) -> bool:
-    """Say whether the device's memory holds the images and as much again; else they come batchwise.
-
-    Clothing1M takes 150 GB.
-    """
+    """Say whether the device's memory holds the images twice (Clothing1M takes 150 GB)."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

@@ -22,23 +22,14 @@ SHARE = 0.1  # of the training data, in all of these papers
 
 
 def hold_out(data: Dataset, share: float = SHARE, seed: int = 0) -> tuple[Dataset, Tensor]:
-    """Split the training set by chance.
+    """Hold out a `share` in (0, 1) of the training set, drawn with a seed.
 
-    Args:
-        data: a :class:`~nlcourse.datasets.Dataset` with given labels.
-        share: of the examples to hold out, in (0, 1); at least one, and one must stay.
-        seed: the same seed holds the same examples out.
-
-    Returns:
-        The data set without them, and their positions in `data`, int64.
-
-    Raises:
-        ValueError: a share that leaves one of the two parts empty.
+    Returns the data set without these examples, and their positions in `data`, int64.
     """
     size = len(data.labels)
     count = int(share * size)
-    what = "`share` in (0, 1) with something on either side"
-    expect(0 < count < size, what, f"{share} of {size}")
+    found = f"{share} of {size}"
+    expect(0 < count < size, "`share` in (0, 1) with something on either side", found)
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     out, kept = order[:count], order[count:]
     part = dataclasses.replace(
@@ -56,12 +47,6 @@ class EarlyStopping:
     (7, 0.942)
 
     The run goes on to its last epoch: only then is it known which one was the best.
-
-    Args:
-        method: the one that is trained.
-        data: all of the noisy training data.
-        share: of it to hold out.
-        seed: decides which examples.
 
     Attributes:
         training_part: what is left to train on.
@@ -91,15 +76,7 @@ class EarlyStopping:
         return self.accuracies.index(max(self.accuracies)) + 1
 
     def chosen(self, history: History, column: str = "test_accuracy") -> float:
-        """Return a column of the history in the best epoch.
-
-        Raises:
-            ValueError: the history has other epochs than those that were watched.
-        """
-        expect(
-            len(history) == len(self.accuracies),
-            f"the history of the watched run, {len(self.accuracies)} epochs",
-            len(history),
-            "a run that was resumed is not watched from its start",
-        )
+        """Return a column of the history in the best epoch."""
+        wanted, why = len(self.accuracies), "a resumed run is not watched from its start"
+        expect(len(history) == wanted, f"the history of {wanted} watched epochs", len(history), why)
         return history[column][self.best_epoch - 1]

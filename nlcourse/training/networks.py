@@ -19,25 +19,15 @@ from .resnet import resnet18_small, resnet34_small, resnet50_imagenet, resnet50_
 
 ImageShape = tuple[int, int, int]
 NetworkMaker = Callable[[ImageShape, int], nn.Module]
+HIDDEN = (256, 256)  # units in the hidden layers of the classroom's network
 
 
 def mlp(
-    image_shape: ImageShape,
-    num_classes: int,
-    *,
-    hidden: Sequence[int] = (256, 256),
-    dropout: float = 0.0,
+    image_shape: ImageShape, num_classes: int, *, hidden: Sequence[int] = HIDDEN, dropout: float = 0
 ) -> nn.Sequential:
     """Multi-layer perceptron with ReLU: the classroom network for digits.
 
-    Args:
-        image_shape: (channels, height, width).
-        num_classes: C.
-        hidden: width of each hidden layer, each at least 1.
-        dropout: share of hidden units dropped in training, in [0, 1).
-
-    Raises:
-        ValueError: a width below 1.
+    `hidden` has the width of each hidden layer; `dropout` is the share of units dropped there.
     """
     expect(all(width >= 1 for width in hidden), "hidden layers of at least 1 unit", tuple(hidden))
     layers: list[nn.Module] = [nn.Flatten()]
@@ -102,30 +92,16 @@ def nine_layer_cnn(
 
 
 def lenet(image_shape: ImageShape, num_classes: int) -> nn.Sequential:
-    """LeNet as CDR uses it on MNIST: 61,706 parameters.
-
-    Raises:
-        ValueError: images smaller than 12 x 12.
-    """
+    """LeNet as CDR uses it on MNIST: 61,706 parameters; for images from 12 x 12."""
     channels, height, width = image_shape
-    if min(height, width) < 12:
-        raise ValueError(f"Expected images of at least 12 x 12 for LeNet, got {height} x {width}")
+    size = f"{height} x {width}"
+    expect(min(height, width) >= 12, "images of at least 12 x 12 for LeNet", size)
     # Pooling halves the sides (rounding down), the second convolution takes 4 off.
     rows, columns = ((side // 2 - 4) // 2 for side in (height, width))
-    return nn.Sequential(
-        nn.Conv2d(channels, 6, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * rows * columns, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, num_classes),
-    )
+    first = [nn.Conv2d(channels, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2)]
+    second = [nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten()]
+    hidden = [nn.Linear(16 * rows * columns, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU()]
+    return nn.Sequential(*first, *second, *hidden, nn.Linear(84, num_classes))
 
 
 NETWORKS: dict[str, Callable[..., nn.Module]] = {

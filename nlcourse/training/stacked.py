@@ -36,14 +36,9 @@ OnEpoch = Callable[[list[History]], None]
 
 
 class StackedMLP:
-    """Networks of Linear and ReLU layers, all of one shape, as one.
+    """Networks such as ``networks.mlp`` makes, all of one shape, without dropout, as one.
 
-    Args:
-        networks: at least one ``nn.Sequential`` such as ``networks.mlp`` makes, without dropout.
-            Their weights are copied; :meth:`unstack` copies them back.
-
-    Raises:
-        ValueError: a network with other layers, or of another shape than the first.
+    Their weights are copied; :meth:`unstack` copies them back.
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
@@ -65,11 +60,7 @@ class StackedMLP:
         return [parameter for layer in self.layers for parameter in layer]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return the logits of every network, float ``(S, b, C)``.
-
-        Args:
-            images: float ``(S, b, pixels)``, a batch for each of the S networks.
-        """
+        """Return the logits ``(S, b, C)`` of a batch ``(S, b, pixels)`` for each network."""
         for number, (weights, biases) in enumerate(self.layers):
             images = torch.baddbmm(biases, images.relu_() if number else images, weights)
         return images
@@ -221,12 +212,7 @@ class _Stack:
             self._add(number, row | {"epoch": epoch + 1, "lr": self.runs[number].lr})
 
     def _step(self, index: Tensor, labels: Tensor) -> Tensor:
-        """Take one step of SGD with every network; return the losses, ``(S,)``.
-
-        Args:
-            index: int64 ``(S, b)``, the batch of each network.
-            labels: int64 ``(S, b)``, the given labels.
-        """
+        """Take a step of SGD with each network on its batch ``(S, b)``; return the losses."""
         images = self.images.get(index.flatten()).view(*index.shape, -1)
         # Classes in the middle, (S, C, b): a softmax over neighbouring numbers takes three times as
         # long.
