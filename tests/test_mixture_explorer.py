@@ -167,7 +167,7 @@ def test_the_controls_are_those_of_the_method():
     assert made.penalize is confidence_penalty
     assert told.views == 1
     assert "warm up 2" in run.settings.method_in_words()
-    with pytest.raises(ValueError, match="Expected settings out of"):
+    with pytest.raises(ValueError, match="Expected `settings` out of"):
         explorer.try_out(sharpness=1)
 
 

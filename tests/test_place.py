@@ -62,7 +62,7 @@ def test_panels_of_one_execution_and_of_other_cells_stay(cell):
 
 def test_a_run_ends_when_its_cell_runs_again(cell):
     cell("a", 1)
-    first = Explorer(epochs=2000, max_epochs=2000)
+    first = Explorer(epochs=2000)
     first.start()
     cell("a", 2)
     second = quick()

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 import math
-import re
 import threading
 import time
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import pytest
+from panel_html import WAIT, Texts, png
 
-from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter, method_choice
-from nlcourse.panels import render as rendering
+from nlcourse.panels import Explorer, Goal, MethodChoice, Parameter, method_choice, plots, render
 from nlcourse.panels.compute import PARAMETERS, Trainer, noise_choices
 from nlcourse.panels.runner import Pace, Runner
-from nlcourse.panels.state import MAX_GHOSTS, MAX_STORED, MAX_TRIES, Run, Settings, State
+from nlcourse.panels.state import MAX_STORED, MAX_TRIES, Run, Settings, State
 from nlcourse.training.history import COLUMNS, History
 
 SETTINGS = Settings("digits", "symmetric", 0.4, 0.05, "cross-entropy", epochs=3)
-WAIT = 20
 
 
 def make_row(epoch: int, accuracy: float, precision: float = math.nan) -> dict[str, float]:
@@ -73,32 +69,7 @@ def make_explorer(training: FakeTraining | None = None, **options) -> Explorer:
 
 
 def picture_of(explorer: Explorer) -> bytes:
-    return base64.b64decode(re.search('base64,([^"]+)', explorer.view.figure.value)[1])
-
-
-class Texts(HTMLParser):
-    """Collects the cells of a table, and complains about tags that are not closed in order."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.cells: list[tuple[str, dict, str]] = []
-        self.feed(html)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        if tag != "img":
-            self.open.append(tag)
-        if tag in ("th", "td", "caption", "img", "figcaption"):
-            self.cells.append((tag, dict(attrs), ""))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if self.open and self.open[-1] in ("th", "td", "caption", "figcaption"):
-            tag, attrs, text = self.cells[-1]
-            self.cells[-1] = (tag, attrs, text + data)
+    return png(explorer.view.figure.value)
 
 
 # --- state ---------------------------------------------------------------------------------------
@@ -112,7 +83,7 @@ def test_tries_ghosts_and_store_are_bounded():
         state.end(run)
     assert len(state.tries) == MAX_TRIES
     assert [run.number for run in state.ghosts] == list(range(MAX_STORED - 1, MAX_STORED + 5))
-    assert len(state.ghosts) == MAX_GHOSTS
+    assert len(state.ghosts) == State.max_ghosts
     assert state.current not in state.ghosts
     assert state.recall(replace(SETTINGS, seed=0)) is None
     assert state.recall(replace(SETTINGS, seed=MAX_STORED)) is not None
@@ -180,7 +151,7 @@ def test_own_corruptions_stand_beside_the_packages():
         (lambda: noise_choices(["sideways"]), "sideways"),
         (lambda: method_choice("magic"), "magic"),
         (lambda: make_explorer(hide=["colour"]), "colour"),
-        (lambda: make_explorer(parameters={"colour": 1}), "colour"),
+        (lambda: make_explorer(colour=1), "colour"),
         (lambda: make_explorer().try_out(colour=1), "colour"),
         (lambda: make_explorer().try_out(method="magic"), "magic"),
     ],
@@ -228,7 +199,7 @@ def drive(pace: Pace, clock: Clock, *, epochs: int, epoch: float, price: float) 
 @pytest.mark.parametrize("epoch", [0.001, 0.02, 0.5])
 def test_the_pace_keeps_rate_and_share(epoch, price):
     clock = Clock()
-    pace = Pace(clock=clock)
+    pace = Pace(clock)
     drawn = drive(pace, clock, epochs=400, epoch=epoch, price=price)
     assert drawn[0] == pytest.approx(epoch + price)  # the first point waits for nothing
     gaps = [later - sooner - price for sooner, later in zip(drawn[:-1], drawn[1:-1], strict=False)]
@@ -240,7 +211,7 @@ def test_the_pace_keeps_rate_and_share(epoch, price):
 
 def test_a_dear_first_drawing_does_not_silence_the_rest():
     clock = Clock()
-    pace = Pace(clock=clock)
+    pace = Pace(clock)
     clock.now += 0.02
     pace.draw(lambda: setattr(clock, "now", clock.now + 0.1))  # lays the figure out
     assert len(drive(pace, clock, epochs=50, epoch=0.1, price=0.01)) > 15
@@ -282,42 +253,50 @@ def make_run(number: int = 1, **more) -> Run:
 
 
 def test_the_picture_follows_run_and_ghosts():
-    album = rendering.Album()
-    empty = album.draw(None)
-    alone = album.draw(make_run())
-    haunted = album.draw(make_run(2), [make_run(1, accuracy=0.25)])
-    other = album.draw(make_run(2), [make_run(3, accuracy=0.5)])
+    charts = make_explorer()._charts
+    album = render.Album()
+
+    def draw(run, ghosts=()):
+        return album.png(charts(run, ghosts))
+
+    empty = draw(None)
+    alone = draw(make_run())
+    haunted = draw(make_run(2), [make_run(1, accuracy=0.25)])
+    other = draw(make_run(2), [make_run(3, accuracy=0.5)])
     assert len({empty, alone, haunted, other}) == 4
-    assert album.draw(make_run()) == alone  # nothing of the later ones stays behind
+    assert draw(make_run()) == alone  # nothing of the later ones stays behind
 
 
-def test_an_album_keeps_few_pictures():
-    album = rendering.Album()
-    for last in range(2, 4 + rendering.MAX_PICTURES):
-        album.picture(last, rendering.SHARES, False)
-    assert len(album._pictures) == rendering.MAX_PICTURES
+def test_a_moving_picture_is_that_of_the_static_figure():
+    panel = make_explorer()
+    charts = panel._charts(make_run(), [make_run(2, accuracy=0.25)])
+    picture = render.Picture([replace(chart, curves=[*chart.curves]) for chart in charts])
+    again = render.draw(charts)
+    assert picture.png(charts) == plots.encode(drawn(again), compress_level=3)
+
+
+def drawn(figure):
+    figure.canvas.draw()
+    return figure.canvas.buffer_rgba()
 
 
 def test_selecting_methods_show_label_precision():
-    plain, selecting = make_run(), make_run(precision=0.9)
-    assert "label_precision" not in rendering.right_columns(plain)
-    assert "label_precision" in rendering.right_columns(selecting)
-    assert "label precision is 90" in rendering.alt_text(make_run(epochs=1, precision=0.9))
+    charts = make_explorer()._charts
+    plain, selecting = make_run(), make_run(epochs=1, precision=0.9)
+    assert "label precision" not in [curve.label for curve in charts(plain, ())[1].curves]
+    words = render.alt_text(selecting, (), charts(selecting, ()))
+    assert "label precision is 90" in words
 
 
-def test_figure_html_has_alt_text_and_a_live_caption():
-    run = make_run()
-    run.settings = replace(SETTINGS, dataset='<"digits">')
-    (_, image, _), (_, caption, text) = Texts(rendering.figure_html(b"png", run, 2)).cells
-    assert '<"digits">' in image["alt"]
+def test_a_picture_has_alt_text_and_a_live_caption():
+    (_, image, _), (_, caption, text) = Texts(render.image_html(b"png", '<"a">', "<b>")).cells
+    assert image["alt"] == '<"a">'
     assert image["src"].startswith("data:image/png;base64,")
-    assert caption == {"aria-live": "polite"}
-    assert "epoch 3 of 3" in text
-    assert "2 earlier tries" in text
+    assert (caption, text) == ({"aria-live": "polite"}, "<b>")
 
 
 def test_the_still_figure_of_a_run_has_its_own_description():
-    figure = make_run().figure
+    figure = make_explorer().try_out(noise_rate=0.25).figure
     assert "test starts at 75" in figure.alt_text
     assert not any(line.get_animated() for axes in figure.axes for line in axes.lines)
 
@@ -330,7 +309,7 @@ def test_the_panels_own_figure_has_the_ghosts():
     explorer.try_out(noise_rate=0.5)
     figure = explorer.figure()
     assert "In grey, try 1, digits, symmetric 20 %" in figure.alt_text
-    assert [text.get_text() for text in figure.axes[0].texts] == ["1"]
+    assert [text.get_text() for text in figure.axes[0].texts] == ["", "1"]
 
 
 # --- the panel -----------------------------------------------------------------------------------
@@ -521,7 +500,7 @@ def test_digits_are_trained_and_repeatable(explorer, method):
 
 def test_without_noise_the_picture_says_that_no_label_is_wrong(explorer):
     run = explorer.try_out(noise_kind="none")
-    assert "memorized" not in rendering.alt_text(run)
+    assert "memorized" not in run.figure.alt_text
     assert run.figure.axes[1].texts[0].get_visible()
 
 

@@ -6,18 +6,24 @@ import functools
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from weakref import WeakValueDictionary
 
 import torch
 
-from ..base import Method
+from .. import datasets, noise, training
+from ..base import Method, expect_one_of
+from ..datasets import Dataset
 from ..methods import METHODS
+from ..methods.co_teaching import crossed_losses, own_losses
+from ..methods.mixmatch import confidence_penalty
 from ..training.history import History
 from .state import Settings
 
-OnEpoch = Callable[[History], None]
-Corruption = Callable[[object, float, int], object]
+OnEpoch = Callable[[Any], None]
+Corruption = Callable[[Any, float, int], Any]
+NoiseKinds = str | Mapping[str, Corruption] | Iterable[str | Mapping[str, Corruption]]
 
 KEPT_DATA = 3  # corrupted versions of the data kept: enough to go back and forth, little memory
 
@@ -38,6 +44,7 @@ class Parameter:
         argument: the argument's name, where it differs from `name`: "noise_rate" of a panel is that
             of the data, so a method that wants to be told a noise rate has another name for it
             here.
+        pieces: the method's own piece that "off" and "on" of a checkbox stand for.
     """
 
     name: str
@@ -49,6 +56,16 @@ class Parameter:
     label: str = ""
     percent: bool = False
     argument: str = ""
+    pieces: tuple[Any, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Menu:
+    """A choice of names that a panel offers; the first one is chosen at the start."""
+
+    name: str
+    options: tuple[str, ...]
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,31 +76,47 @@ class MethodChoice:
         name: what the menu shows.
         make: called with the parameters by name; returns a fresh :class:`~nlcourse.methods.Method`.
         parameters: the controls.
+        fit_options: fixed arguments of ``training.fit``, for example ``{"network": "small-cnn"}``.
     """
 
     name: str
     make: Callable[..., Method]
     parameters: tuple[Parameter, ...] = ()
+    fit_options: Mapping[str, object] = field(default_factory=dict, hash=False)
 
     def build(self, values: Mapping[str, object]) -> Method:
         """Return a fresh method with these values of its parameters."""
-        names = {
-            parameter.name: parameter.argument or parameter.name for parameter in self.parameters
-        }
-        return self.make(**{names[name]: value for name, value in values.items()})
+        told = {}
+        for one in self.parameters:
+            if one.name in values:
+                value: Any = values[one.name]
+                told[one.argument or one.name] = one.pieces[value] if one.pieces else value
+        return self.make(**told)
 
 
 PARAMETERS: dict[str, tuple[Parameter, ...]] = {
     "co-teaching": (
         Parameter("assumed_noise_rate", 0.4, 0.0, 0.9, 0.05, percent=True, argument="noise_rate"),
         Parameter("ramp_epochs", 10, 1, 30, 1, label="ramp, epochs"),
-        Parameter("cross", True, label="cross the two selections"),
+        Parameter(
+            "cross",
+            True,
+            label="cross the two selections",
+            argument="losses",
+            pieces=(own_losses, crossed_losses),
+        ),
     ),
     "dividemix": (
         Parameter("warm_up", 5, 1, 30, 1, label="warm-up, epochs"),
         Parameter("threshold", 0.5, 0.05, 0.95, 0.05, label="threshold tau"),
         Parameter("lambda_u", 25.0, 0.0, 150.0, 5.0, label="lambda_u"),
-        Parameter("penalty", False, label="confidence penalty"),
+        Parameter(
+            "penalty",
+            False,
+            label="confidence penalty",
+            argument="penalize",
+            pieces=(None, confidence_penalty),
+        ),
     ),
     "cdr": (
         Parameter("assumed_noise_rate", 0.4, 0.0, 0.9, 0.05, percent=True, argument="noise_rate"),
@@ -117,7 +150,7 @@ PARAMETERS: dict[str, tuple[Parameter, ...]] = {
 """Which parameters of the package's methods get a control. A new method adds a line here."""
 
 
-def method_choice(name: str, **pieces) -> MethodChoice:
+def method_choice(name: str, **pieces: object) -> MethodChoice:
     """Return a method of the package for a panel, with some of its pieces replaced.
 
     Args:
@@ -128,13 +161,11 @@ def method_choice(name: str, **pieces) -> MethodChoice:
     Raises:
         ValueError: no method has that name.
     """
-    check_choice("a method", name, METHODS)
+    expect_one_of("methods", name, METHODS)
     return MethodChoice(name, functools.partial(METHODS[name], **pieces), PARAMETERS.get(name, ()))
 
 
-def noise_choices(
-    kinds: Iterable[str | Mapping[str, Corruption]] | Mapping[str, Corruption],
-) -> dict[str, Corruption]:
+def noise_choices(kinds: NoiseKinds) -> dict[str, Corruption]:
     """Return the functions behind the menu of noise kinds.
 
     Args:
@@ -144,8 +175,6 @@ def noise_choices(
     Raises:
         ValueError: a name that is no kind of noise.
     """
-    from .. import noise
-
     choices: dict[str, Corruption] = {}
     for kind in [kinds] if isinstance(kinds, (str, Mapping)) else kinds:
         if isinstance(kind, Mapping):
@@ -153,25 +182,13 @@ def noise_choices(
         elif kind == noise.AS_IT_IS:
             choices[kind] = lambda dataset, rate, seed: dataset
         else:
-            check_choice("noise kinds", kind, (*noise.KINDS, noise.AS_IT_IS))
+            expect_one_of("noise_kinds", kind, (*noise.KINDS, noise.AS_IT_IS))
             choices[kind] = functools.partial(_inject, kind)
     return choices
 
 
-def check_choice(what: str, name: object, known: Iterable[str]) -> None:
-    """Check that a name is among those that a panel knows.
-
-    Args:
-        what: what the names are, for the error.
-        name: the one that was given.
-        known: the names.
-
-    Raises:
-        ValueError: it is not.
-    """
-    known = tuple(known)
-    if name not in known:
-        raise ValueError(f"Expected {what} out of {', '.join(known)}, got {name!r}")
+def _inject(kind: str, dataset: Dataset, rate: float, seed: int) -> Dataset:
+    return noise.inject(dataset, kind, rate, seed=seed)
 
 
 def settled(value: float) -> float:
@@ -185,12 +202,6 @@ def settled(value: float) -> float:
     return float(f"{value:.6g}")
 
 
-def _inject(kind: str, dataset, rate: float, seed: int):
-    from .. import noise
-
-    return noise.inject(dataset, kind, rate, seed=seed)
-
-
 class Trainer:
     """Turns settings into a trained run.
 
@@ -199,39 +210,30 @@ class Trainer:
             needed.
         noise: name -> function ``(dataset, rate, seed) -> dataset``.
         methods: the methods on offer.
-        fit_options: fixed arguments of ``training.fit``, for example ``network="small-cnn"``.
     """
 
     def __init__(
         self,
-        data: Mapping[str, object],
+        data: Mapping[str, Any],
         noise: Mapping[str, Corruption],
-        methods: Iterable[MethodChoice],
-        fit_options: Mapping[str, object] | None = None,
+        methods: Iterable[MethodChoice] = (),
     ) -> None:
         """Load nothing yet."""
-        self.data = dict(data)
-        self.noise = dict(noise)
+        self.data, self.noise = dict(data), dict(noise)
         self.methods = {choice.name: choice for choice in methods}
-        self.fit_options = dict(fit_options or {})
-        self._kept: OrderedDict[tuple, object] = OrderedDict()
+        self._kept: OrderedDict[tuple[object, ...], Any] = OrderedDict()
         self._lock = threading.RLock()
 
-    def dataset(self, name: str):
-        """Return a data set without noise, loaded at most once."""
-        with self._lock:
-            if self.data[name] is None:
-                self.data[name] = load(name)
-            return self.data[name]
-
-    def corrupted(self, settings: Settings):
+    def corrupted(self, settings: Any) -> Any:
         """Return the data set with the noise of the settings; the latest ones are kept."""
-        key = (settings.dataset, settings.noise_kind, settings.noise_rate, settings.seed)
+        name, kind = settings.dataset, settings.noise_kind
+        key = (name, kind, settings.noise_rate, settings.seed)
         with self._lock:
             if key not in self._kept:
-                clean = self.dataset(settings.dataset)
-                corrupt = self.noise[settings.noise_kind]
-                self._kept[key] = corrupt(clean, settings.noise_rate, settings.seed)
+                if self.data[name] is None:
+                    self.data[name] = load(name)
+                clean = self.data[name]
+                self._kept[key] = self.noise[kind](clean, settings.noise_rate, settings.seed)
                 while len(self._kept) > KEPT_DATA:
                     self._kept.popitem(last=False)
             return self._kept[key]
@@ -244,28 +246,25 @@ class Trainer:
             stop: ends the run at the next step when set.
             on_epoch: called with the history after each epoch.
         """
-        from .. import training
-
-        data = self.corrupted(settings)
-        method = self.methods[settings.method].build(dict(settings.parameters))
-        options = self.fit_options | dict(settings.options)
+        choice = self.methods[settings.method]
+        told: dict[str, Any] = {**choice.fit_options, **dict(settings.options)}
         return training.fit(
-            method,
-            data,
+            choice.build(dict(settings.parameters)),
+            self.corrupted(settings),
             epochs=settings.epochs,
             lr=settings.lr,
             seed=settings.seed,
             progress=False,
             on_epoch=on_epoch,
-            **options,
             options=training.Options(stop=stop),
+            **told,
         )
 
 
-_LOADED: WeakValueDictionary[str, object] = WeakValueDictionary()
+_LOADED: WeakValueDictionary[str, Dataset] = WeakValueDictionary()
 
 
-def load(dataset):
+def load(dataset: str | Dataset) -> Dataset:
     """Return a data set by its name; panels that show the same one share it.
 
     Args:
@@ -273,8 +272,6 @@ def load(dataset):
     """
     if not isinstance(dataset, str):
         return dataset
-    from .. import datasets
-
     loaded = _LOADED.get(dataset)
     if loaded is None:
         loaded = _LOADED[dataset] = datasets.load(dataset)
@@ -292,6 +289,5 @@ def warm_up() -> None:
 
     parameter = torch.zeros(1, requires_grad=True)
     optimizer = torch.optim.SGD([parameter], lr=0.0, momentum=0.9)
-    optimizer.zero_grad()
     parameter.sum().backward()
     optimizer.step()

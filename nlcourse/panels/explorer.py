@@ -1,9 +1,4 @@
-"""The explorer: a live panel on which a network learns from noisy labels. Used in every lesson.
-
-It ties the four rooms of this package together: what the panel remembers (``state``), what it
-trains (``compute``, in the thread of ``runner``), how that looks (``render``) and the widgets
-(``view``). What it shares with the other panels is in ``panel``.
-"""
+"""The explorer: a live panel on which a network learns from noisy labels. Used in every lesson."""
 
 from __future__ import annotations
 
@@ -11,30 +6,35 @@ import contextlib
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
+from math import isnan
+from typing import Any
 
-from matplotlib.figure import Figure
+import numpy as np
 
-from . import render
+from ..base import expect_one_of
+from ..datasets import Dataset
+from . import plots, render
 from .compute import (
-    Corruption,
+    Menu,
     MethodChoice,
+    NoiseKinds,
     Parameter,
     Trainer,
-    check_choice,
     method_choice,
     noise_choices,
-    settled,
     warm_up,
 )
 from .panel import RunPanel
 from .runner import Train
-from .state import Goal, Run, Settings, State, pairs
-from .view import MethodView, control, menu
+from .state import Goal, Run, Settings, pairs
+from .view import MethodView, controls
 
-MENUS = {"dataset": "data", "noise_kind": "noise", "method": "method"}
 EMBEDDED = "digits"  # can be made ready without asking: nothing is downloaded
 PATIENCE = 3.0  # seconds: the panel appears when it is ready for Start, or after these
 FIELDS = {field.name for field in fields(Settings)} - {"parameters", "options"}
+ACCURACIES = ("test_accuracy", "given_accuracy")
+SHARES = ("wrong_as_given", "wrong_as_true", "wrong_as_other")
+SELECTED = ("wrong_as_given", "wrong_as_true", "label_precision")
 
 
 class Explorer(RunPanel):
@@ -51,141 +51,96 @@ class Explorer(RunPanel):
             ``(dataset, rate, seed) -> dataset``; the first is chosen at the start.
         methods: names of ``methods.METHODS`` or :class:`MethodChoice`; the first is chosen at the
             start.
-        noise_rate: share of corrupted examples at the start, 0..0.9.
-        lr: learning rate at the start, 0.001..10.
-        epochs: at the start.
-        max_epochs: the highest that the slider gives.
-        parameters: other first values for parameters of the methods, by name.
         options: further controls; each is handed to ``training.fit`` by its name (``weight_decay``,
             say).
         hide: names of controls not to show ("dataset", "noise_kind", "noise_rate", "lr", "method",
             "epochs", or a parameter's name). A menu with one entry is never shown.
         goal: what to reach, or None.
-        seed: of noise and training: the same settings always give the same curves.
-        fit_options: fixed arguments of ``training.fit``, for example ``{"network": "small-cnn"}``.
         train: another way to train: ``train(settings, stop, on_epoch) -> History``.
+        first: first values of controls by name: ``noise_rate`` (0..0.9), ``lr`` (0.001..10),
+            ``epochs``, a method's parameter; or ``seed`` of noise and training: the same settings
+            always give the same curves.
 
     Raises:
         ValueError: an unknown method, kind of noise or control.
     """
 
+    settings_type = Settings
+
     def __init__(
         self,
-        dataset="digits",
+        dataset: str | Dataset | Sequence[str | Dataset] = "digits",
         *,
-        noise_kinds: Iterable[str | Mapping[str, Corruption]] | str = ("symmetric", "pairflip"),
+        noise_kinds: NoiseKinds = ("symmetric", "pairflip"),
         methods: Iterable[str | MethodChoice] | str | MethodChoice = (
             "cross-entropy",
             "co-teaching",
         ),
-        noise_rate: float = 0.4,
-        lr: float = 0.05,
-        epochs: int = 30,
-        max_epochs: int = 120,
-        parameters: Mapping[str, object] | None = None,
         options: Sequence[Parameter] = (),
         hide: Iterable[str] = (),
         goal: Goal | None = None,
-        seed: int = 0,
-        fit_options: Mapping[str, object] | None = None,
         train: Train | None = None,
+        **first: Any,
     ) -> None:
         """Build the panel and get ready for the first Start."""
-        data = _named(dataset)
+        several = [dataset] if isinstance(dataset, (str, Dataset)) else dataset
+        data = {
+            d if isinstance(d, str) else d.name: None if isinstance(d, str) else d for d in several
+        }
         noise = noise_choices(noise_kinds)
         methods = [methods] if isinstance(methods, (str, MethodChoice)) else methods
         choices = [method_choice(m) if isinstance(m, str) else m for m in methods]
-        menus = {"dataset": list(data), "noise_kind": list(noise)}
-        menus["method"] = [choice.name for choice in choices]
-        self.seed = seed
-        self.options = tuple(options)
-        self.controls = self._controls(menus, noise_rate, lr, epochs, max_epochs)
-        single = {name for name, entries in menus.items() if len(entries) == 1}
-        self._check_hidden(hide, choices)
-        self.trainer = train or Trainer(data, noise, choices, fit_options)
+        entries: list[Parameter | Menu] = [
+            Menu("dataset", tuple(data), "data"),
+            Menu("noise_kind", tuple(noise), "noise"),
+            Parameter("noise_rate", 0.4, 0.0, 0.9, 0.05, percent=True),
+            Parameter("lr", 0.05, 1e-3, 10.0, 0.1, log=True, label="learning rate"),
+            Menu("method", tuple(choice.name for choice in choices)),
+            *options,
+            Parameter("epochs", 30, 1, max(120, first.get("epochs", 0)), 1),
+        ]
+        self.options = tuple(option.name for option in options)
+        self.fixed = {"seed": first.pop("seed", 0)}
+        self.controls = controls(entries, first)
+        parameters = {choice.name: controls(choice.parameters, first) for choice in choices}
+        known = {*self.controls, *(name for group in parameters.values() for name in group)}
+        for name in (*hide, *first):
+            expect_one_of("controls", name, sorted(known))
+        single = {e.name for e in entries if isinstance(e, Menu) and len(e.options) == 1}
+        self.trainer = train or Trainer(data, noise, choices)
         view = MethodView(
-            self.controls, hidden={*hide, *single}, methods=choices, buttons=self._buttons()
+            self.controls, parameters, hidden={*hide, *single}, buttons=self._buttons()
         )
-        super().__init__(State(goal), view, self.trainer)
-        self._set_first_values(parameters or {})
-        self._drawing = render.ALBUM.lock  # the pictures are shared by all panels
+        self.parameters = parameters
+        super().__init__(view, goal, self.trainer)
         self._show()
-        if train is None:
-            ready = threading.Thread(target=self._get_ready, name="nlcourse-ready", daemon=True)
+        if isinstance(self.trainer, Trainer):
+            ready = threading.Thread(
+                target=self._get_ready, args=(self.trainer,), name="nlcourse-ready", daemon=True
+            )
             ready.start()
             ready.join(PATIENCE)
 
-    def try_out(self, **changes) -> Run:
-        """Train and wait, with the settings of the controls but for some changes.
-
-        The panel follows live. The ■ button ends it cleanly: what was trained is kept and returned.
-
-        Args:
-            changes: settings by name (``noise_rate=0.2``, ``lr=0.01``, ``method="co-teaching"``),
-                parameters of the method (``ramp_epochs=5``) or options.
-
-        Returns:
-            The run, with its ``history`` and a static ``figure`` for ``plots.show``.
-
-        Raises:
-            ValueError: a setting that the panel does not have.
-            Exception: whatever ended the run; the panel shows it, too.
-        """
-        return self._try(self._changed(changes))
-
-    def _controls(self, menus, noise_rate, lr, epochs, max_epochs) -> dict:
-        controls = {
-            name: menu(name.replace("_", "-"), MENUS[name], entries, entries[0])
-            for name, entries in menus.items()
-        }
-        numbers = (
-            Parameter("noise_rate", float(noise_rate), 0.0, 0.9, 0.05, percent=True),
-            Parameter("lr", float(lr), 1e-3, 10.0, 0.1, log=True, label="learning rate"),
-            *self.options,
-            Parameter("epochs", int(epochs), 1, max(max_epochs, epochs), 1),
-        )
-        controls |= {parameter.name: control(parameter) for parameter in numbers}
-        order = ("dataset", "noise_kind", "noise_rate", "lr", "method")
-        return {name: controls.pop(name) for name in order} | controls
-
-    def _check_hidden(self, hide: Iterable[str], choices: Sequence[MethodChoice]) -> None:
-        known = {*self.controls, *(p.name for choice in choices for p in choice.parameters)}
-        for name in hide:
-            check_choice("`hide`", name, sorted(known))
-
-    def _set_first_values(self, values: Mapping[str, object]) -> None:
-        for name, value in values.items():
-            owners = [group for group in self.view.parameters.values() if name in group]
-            if not owners:
-                raise ValueError(f"No method of this panel has a parameter {name!r}")
-            for group in owners:
-                group[name].value = value
-
-    def _changed(self, changes: Mapping[str, object]) -> Settings:
+    def _changed(self, changes: Mapping[str, Any]) -> Settings:
         method = changes.get("method", self.controls["method"].value)
-        check_choice("`method`", method, self.controls["method"].options)
-        group = {name: widget.value for name, widget in self.view.parameters[method].items()}
-        values = self._values(changes, seed=self.seed, **group)
-        for name in MENUS:
-            check_choice(f"`{name}`", values[name], self.controls[name].options)
-        values |= {name: settled(values[name]) for name in ("noise_rate", "lr")}
+        expect_one_of("method", method, self.parameters)
+        group = self.parameters[method]
+        values = self._values({**self.controls, **group}, changes)
         return Settings(
             **{name: values[name] for name in FIELDS},
             parameters=pairs({name: values[name] for name in group}),
-            options=pairs({parameter.name: values[parameter.name] for parameter in self.options}),
+            options=pairs({name: values[name] for name in self.options}),
         )
 
-    def _get_ready(self) -> None:
+    def _get_ready(self, trainer: Trainer) -> None:
         warm_up()
         settings = self.settings
-        if settings.dataset == EMBEDDED or self.trainer.data[settings.dataset] is not None:
+        if settings.dataset == EMBEDDED or trainer.data[settings.dataset] is not None:
             # What goes wrong here comes up again, and is shown, when Start is pressed.
             with contextlib.suppress(Exception):
-                self.trainer.corrupted(settings)
-        for haunted in (False, True):
-            for columns in (render.SHARES, render.SELECTED):
-                with self._drawing:
-                    render.ALBUM.picture(self.settings.epochs, columns, haunted)
+                trainer.corrupted(settings)
+        for columns in (SHARES, SELECTED):
+            render.ALBUM.png(_charts(None, (), settings.epochs, columns))
 
     def _show_run(self, run: Run) -> None:
         # Many times a second: the words change when a run ends, also one that made way for another.
@@ -198,20 +153,70 @@ class Explorer(RunPanel):
         super()._say(note)
         self.table.value = self._table()  # has a row for the run that is on
 
-    def _draw(self, run: Run, ghosts: Sequence[Run]) -> Figure:
-        return render.static_figure(run, ghosts)
+    def _charts(self, run: Run | None, ghosts: Sequence[Run]) -> list[render.Chart]:
+        lengths = [run.settings.epochs] if run else []
+        last = max([*lengths, *(len(ghost.history) for ghost in ghosts)], default=30)
+        selects = run and len(run.history) and not isnan(run.history.last["label_precision"])
+        return _charts(run, ghosts, last, SELECTED if selects else SHARES)
 
     def _picture(self) -> str:
         run, ghosts = self.run, self.state.ghosts
-        return render.figure_html(render.ALBUM.draw(run, ghosts), run, len(ghosts))
+        charts = self._charts(run, ghosts)
+        words = render.alt_text(run, (), charts)
+        return render.image_html(render.ALBUM.png(charts), words, **self._below(run, len(ghosts)))
 
-    def _table(self) -> str:
-        return render.tries_html(self.state)
+    def _cells(self, run: Run) -> dict[str, str]:
+        settings = run.settings
+        noise = f"{settings.noise_kind} {100 * settings.noise_rate:.0f} %"
+        cells = {
+            "noise": f"{settings.dataset}, {noise}",
+            "learning rate": f"{settings.lr:.3g}",
+            "method": settings.method_in_words(),
+        }
+        if not len(run.history):
+            return cells | dict.fromkeys(("best test", "last test", "memorized"), "–")
+        last, (best, epoch) = run.history.last, run.best()
+        memorized = last["wrong_as_given"]
+        return cells | {
+            "best test": f"{100 * best:.1f} % (epoch {epoch})",
+            "last test": f"{100 * last['test_accuracy']:.1f} %",
+            "memorized": "–" if isnan(memorized) else f"{100 * memorized:.0f} %",
+        }
 
 
-def _named(dataset) -> dict[str, object]:
-    """Return the data on offer: name -> data set, None where it is still to be loaded."""
-    several = dataset if isinstance(dataset, (list, tuple)) else [dataset]
-    return {d: None for d in several if isinstance(d, str)} | {
-        d.name: d for d in several if not isinstance(d, str)
-    }
+def _charts(
+    run: Run | None, ghosts: Sequence[Run], last: int, columns: Sequence[str]
+) -> list[render.Chart]:
+    """Accuracies on the left, the wrongly labelled examples on the right."""
+    selects = columns == SELECTED
+    begun = run is not None and len(run.history) > 0
+    nothing_wrong = run is not None and begun and isnan(run.history.last["wrong_as_given"])
+    return [
+        render.Chart(
+            heading,
+            [_curve(run if begun else None, name) for name in names],
+            [_ghost(ghost, names[0]) for ghost in ghosts],
+            f"earlier tries, {plots.LABELS[names[0]].partition(' (')[0]}",
+            ylabel=ylabel,
+            xlim=(0, last + 0.5),
+            note=note,
+        )
+        for heading, ylabel, names, note in (
+            ("Accuracy", "share of the examples (%)", ACCURACIES, ""),
+            (
+                "Wrong labels, and the labels selected" if selects else "Wrongly labelled examples",
+                "share (%)" if selects else "share of them (%)",
+                columns,
+                "no label is wrong" if nothing_wrong else "",
+            ),
+        )
+    ]
+
+
+def _curve(run: Run | None, name: str) -> render.Curve:
+    values = plots.percent(run.history, name) if run else np.empty(0)
+    return render.Curve(plots.LABELS[name], values, plots.STYLES[name])
+
+
+def _ghost(run: Run, name: str) -> render.Curve:
+    return render.Curve(str(run.number), plots.percent(run.history, name))

@@ -6,12 +6,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
-from ..training.history import History
 from .compute import OnEpoch
-from .state import Run, Settings
+from .state import Run
 
-Train = Callable[[Settings, threading.Event, OnEpoch], History]
+Train = Callable[[Any, threading.Event, OnEpoch], Any]  # settings, stop, on_epoch -> history
 MAX_RATE = 10  # drawings a second: more the eye does not need, and the browser has to decode each
 MAX_SHARE = 0.2  # of the training time may go into drawing
 
@@ -19,28 +20,20 @@ MAX_SHARE = 0.2  # of the training time may go into drawing
 class Pace:
     """Decides when the next drawing is worth its price.
 
-    Drawing takes time away from training. The next drawing waits until it fits into `share` of the
-    training time so far, and at least ``1 / rate`` seconds; the first one comes at once, since a
-    first point is what the eye waits for. The price of the final drawing, which always comes, is
-    set aside.
+    Drawing takes time away from training. The next drawing waits until it fits into ``MAX_SHARE``
+    of the training time so far, and at least ``1 / MAX_RATE`` seconds; the first one comes at once,
+    since a first point is what the eye waits for. The price of the final drawing, which always
+    comes, is set aside.
     """
 
-    def __init__(
-        self,
-        *,
-        rate: float = MAX_RATE,
-        share: float = MAX_SHARE,
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """Start the clock."""
-        self.rate, self.share, self.clock = rate, share, clock
-        self.began = clock()
+        self.clock = clock
+        self.began = self._latest = clock()
         self.drawings = 0
         self.drawing_time = 0.0
-        self._price = float(
-            "inf"
-        )  # of the cheapest drawing: only the first of its kind lays out the figure
-        self._latest = self.began
+        # Of the cheapest drawing: only the first of its kind lays out the figure.
+        self._price = float("inf")
 
     @property
     def training_time(self) -> float:
@@ -52,8 +45,8 @@ class Pace:
         if self.drawings == 0:
             return True
         spent = self.drawing_time + 2 * self._price  # this one and the final one
-        rested = self.clock() - self._latest >= 1 / self.rate
-        return rested and spent <= self.share * self.training_time
+        rested = self.clock() - self._latest >= 1 / MAX_RATE
+        return rested and spent <= MAX_SHARE * self.training_time
 
     def draw(self, action: Callable[[], None]) -> None:
         """Draw, and note what it cost."""
@@ -125,7 +118,7 @@ class Runner:
             before.join()
         self.pace = pace = Pace()
 
-        def on_epoch(history: History) -> None:
+        def on_epoch(history: Any) -> None:
             run.history = history
             if len(history) < run.settings.epochs and pace.due():
                 pace.draw(lambda: self.on_change(run))
@@ -137,13 +130,32 @@ class Runner:
         except KeyboardInterrupt:
             run.history.stopped = "interrupted"
         except Exception as error:
-            self._keep(run, error)
+            # Nobody sees the traceback of a thread: it is kept with the run and shown in the panel.
+            run.error, run.trace = error, "".join(traceback.format_exception(error))
+            run.history = getattr(error, "history", run.history)
         self.on_end(run)
         pace.draw(lambda: self.on_change(run))
 
-    @staticmethod
-    def _keep(run: Run, error: Exception) -> None:
-        # Nobody sees the traceback of a thread: it is kept with the run and shown in the panel.
-        run.error = error
-        run.trace = "".join(traceback.format_exception(error))
-        run.history = getattr(error, "history", run.history)
+
+class LatestOnly:
+    """Does one thing in the background, again whenever it was asked for in the meantime.
+
+    A moving slider asks faster than a picture is drawn. What it asked for in between is skipped;
+    what it asked for last is always done.
+    """
+
+    def __init__(self, action: Callable[[], None]) -> None:
+        """Start nothing yet."""
+        self.action = action
+        self._thread = ThreadPoolExecutor(1, "nlcourse-draw")
+        self._asked: Future[None] | None = None
+
+    def ask(self) -> None:
+        """Have it done soon, and return at once."""
+        if self._asked is not None:
+            self._asked.cancel()  # unless it is being done
+        self._asked = self._thread.submit(self.action)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until all that was asked for is done; return whether it is."""
+        return self._asked is None or not wait([self._asked], timeout).not_done

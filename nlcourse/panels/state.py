@@ -6,12 +6,15 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import isnan
+from typing import Any, ClassVar, Generic, TypeVar
 
 from ..training.history import History
 
-MAX_GHOSTS = 6  # earlier curves on the figure: more cannot be told apart
 MAX_TRIES = 12  # rows of the trace
 MAX_STORED = 24  # finished runs kept, so that the same settings need no second training
+
+S = TypeVar("S", bound=Any)  # the settings of a panel: frozen, with `in_words()` and `epochs`
+H = TypeVar("H", bound=Any)  # what came of them: as long as its finished epochs
 
 
 @dataclass(frozen=True)
@@ -65,12 +68,12 @@ class Goal:
     """
 
     text: str
-    judge: Callable[[Run], tuple[bool, str]]
+    judge: Callable[[Any], tuple[bool, str]]
 
 
-@dataclass
-class Run:
-    """One try: what was set, what came of it.
+@dataclass(repr=False, eq=False)
+class Run(Generic[S, H]):
+    """One try: what was set, what came of it. Each panel says what that is for its own tries.
 
     Attributes:
         settings: what was set.
@@ -81,16 +84,21 @@ class Run:
         error: what ended the run, or None.
         trace: the error's traceback as text.
         running: the run is on.
+        draw: how its panel draws it.
+        noun: what a try is called.
     """
 
-    settings: Settings
+    settings: S
     number: int = 0
-    history: History = field(default_factory=History)
+    history: H = field(default_factory=History)  # type: ignore[assignment]
     reached: bool | None = None
     verdict: str = ""
     error: BaseException | None = None
     trace: str = ""
     running: bool = False
+    draw: Callable[[Any], Any] | None = None
+
+    noun: ClassVar[str] = "Try"
 
     @property
     def finished(self) -> bool:
@@ -98,11 +106,20 @@ class Run:
         return not self.running and self.error is None and len(self.history) >= self.settings.epochs
 
     @property
-    def figure(self):
+    def figure(self) -> Any:
         """A fresh static figure of this run, for ``plots.show``."""
-        from .render import static_figure
+        if self.draw is None:
+            raise ValueError("Expected a run of a panel, got one that nobody can draw")
+        return self.draw(self)
 
-        return static_figure(self)
+    @property
+    def where(self) -> str:
+        """How far it came: ``epoch 3``."""
+        return f"epoch {len(self.history)}"
+
+    def heading(self) -> str:
+        """Return what the caption calls this run: ``Try 2, epoch 3 of 30``."""
+        return f"{self.noun} {self.number}, {self.where} of {self.settings.epochs}"
 
     def best(self) -> tuple[float, int]:
         """Return the highest test accuracy (0..1) and its epoch."""
@@ -135,35 +152,40 @@ class State:
 
     Attributes:
         goal: what to reach, or None.
+        draw: how a run is drawn.
         tries: the latest runs, oldest first.
         current: the run on the figure, or None.
         run_type: what a try is; a panel with other settings has one of its own.
+        max_ghosts: earlier runs that stay on the figure: more cannot be told apart.
     """
 
     run_type: type[Run] = Run
+    max_ghosts = 6
 
-    def __init__(self, goal: Goal | None = None) -> None:
+    def __init__(
+        self, goal: Goal | None = None, draw: Callable[[Any], object] | None = None
+    ) -> None:
         """Start without tries."""
-        self.goal = goal
+        self.goal, self.draw = goal, draw
         self.tries: deque[Run] = deque(maxlen=MAX_TRIES)
         self.current: Run | None = None
-        self._stored: OrderedDict[Settings, Run] = OrderedDict()
+        self._stored: OrderedDict[object, Run] = OrderedDict()
         self._count = 0
 
     @property
     def ghosts(self) -> list[Run]:
         """Earlier runs that stay on the figure, oldest first."""
         earlier = [run for run in self.tries if run is not self.current and len(run.history)]
-        return earlier[-MAX_GHOSTS:]
+        return earlier[-self.max_ghosts :]
 
-    def begin(self, settings: Settings) -> Run:
+    def begin(self, settings: object) -> Run:
         """Make the next try the current one."""
         self._count += 1
-        self.current = self.run_type(settings, number=self._count, running=True)
+        self.current = self.run_type(settings, self._count, running=True, draw=self.draw)
         self.tries.append(self.current)
         return self.current
 
-    def recall(self, settings: Settings) -> Run | None:
+    def recall(self, settings: object) -> Run | None:
         """Make a stored finished run with these settings the current one, if there is any."""
         run = self._stored.get(settings)
         if run is not None:
@@ -182,7 +204,7 @@ class State:
             while len(self._stored) > MAX_STORED:
                 self._stored.popitem(last=False)
         elif run.error is None:
-            run.verdict = f"stopped after epoch {len(run.history)}: no verdict"
+            run.verdict = f"stopped after {run.where}: no verdict"
         else:
             run.verdict = "ended by an error"
 

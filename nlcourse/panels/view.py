@@ -9,64 +9,70 @@ find it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import log10
 
 import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 
-from .compute import MethodChoice, Parameter
+from ..base import expect, expect_one_of
+from .compute import Menu, Parameter
+from .state import spoken
 
 WIDE = {"description_width": "9.5em"}
 CONTROL_WIDTH = "33em"  # two columns beside each other on a laptop
 
 
-def control(parameter: Parameter) -> W.Widget:
-    """Return the control of one parameter: a checkbox, or a slider.
+def control(entry: Parameter | Menu) -> W.Widget:
+    """Return the control of one setting: a menu, a checkbox, or a slider.
 
     Sliders report a value when they are let go, not on the way (``continuous_update=False``).
     """
-    label = parameter.label or parameter.name.replace("_", " ")
-    common = {"description": label, "style": WIDE, "layout": W.Layout(width=CONTROL_WIDTH)}
-    if isinstance(parameter.default, bool):
-        widget = W.Checkbox(value=parameter.default, indent=True, **common)
-    elif parameter.log:
-        widget = W.FloatLogSlider(
-            value=parameter.default,
-            base=10,
-            min=log10(parameter.low),
-            max=log10(parameter.high),
-            step=parameter.step,
-            readout_format=".3g",
-            continuous_update=False,
-            **common,
-        )
+    common = {
+        "description": entry.label or spoken(entry.name),
+        "style": WIDE,
+        "layout": W.Layout(width=CONTROL_WIDTH),
+    }
+    if isinstance(entry, Menu):
+        widget = W.Dropdown(options=entry.options, value=entry.options[0], **common)
+    elif isinstance(entry.default, bool):
+        widget = W.Checkbox(value=entry.default, indent=True, **common)
     else:
-        kind = W.IntSlider if isinstance(parameter.default, int) else W.FloatSlider
-        form = "d" if kind is W.IntSlider else (".0%" if parameter.percent else ".3g")
-        widget = kind(
-            value=parameter.default,
-            min=parameter.low,
-            max=parameter.high,
-            step=parameter.step,
-            readout_format=form,
-            continuous_update=False,
-            **common,
-        )
-    widget.add_class(f"nlcourse-{parameter.name.replace('_', '-')}")
+        common |= {"value": entry.default, "step": entry.step, "continuous_update": False}
+        if entry.log:
+            low, high = log10(entry.low), log10(entry.high)
+            widget = W.FloatLogSlider(min=low, max=high, readout_format=".3g", **common)
+        else:
+            whole = isinstance(entry.default, int)
+            form = "d" if whole else (".0%" if entry.percent else ".3g")
+            kind = W.IntSlider if whole else W.FloatSlider
+            widget = kind(min=entry.low, max=entry.high, readout_format=form, **common)
+    widget.add_class(f"nlcourse-{entry.name.replace('_', '-')}")
     return widget
 
 
-def menu(name: str, label: str, options: Sequence[str], value: str) -> W.Dropdown:
-    """Return a menu of names."""
-    widget = W.Dropdown(
-        options=list(options),
-        value=value,
-        description=label,
-        style=WIDE,
-        layout=W.Layout(width=CONTROL_WIDTH),
-    )
-    widget.add_class(f"nlcourse-{name}")
-    return widget
+def controls(
+    entries: Iterable[Parameter | Menu], first: Mapping[str, object]
+) -> dict[str, W.Widget]:
+    """Return the controls of some settings by name.
+
+    Args:
+        entries: the settings.
+        first: other first values than the settings' own, by name.
+
+    Raises:
+        ValueError: a first value that the control does not have.
+    """
+    widgets = {entry.name: control(entry) for entry in entries}
+    for entry in entries:
+        value = first.get(entry.name)
+        if isinstance(entry, Menu) and value is not None:
+            expect_one_of(entry.name, value, entry.options)
+        elif isinstance(entry, Parameter) and isinstance(value, (int, float)):
+            fits = entry.low <= value <= entry.high
+            expect(fits, f"`{entry.name}` in [{entry.low:g}, {entry.high:g}]", value)
+        if value is not None:
+            widgets[entry.name].value = value
+    return widgets
 
 
 class View:
@@ -116,25 +122,22 @@ class MethodView(View):
 
     Args:
         controls: the widgets of the settings, by name, in the order of the panel.
+        parameters: those of each method's parameters, by its name.
         hidden: names of controls that are not shown.
-        methods: the methods on offer.
         buttons: Start, Stop and Clear.
     """
 
     def __init__(
         self,
-        controls: dict[str, W.Widget],
+        controls: Mapping[str, W.Widget],
+        parameters: Mapping[str, Mapping[str, W.Widget]],
         *,
         hidden: Iterable[str],
-        methods: Sequence[MethodChoice],
         buttons: Sequence[W.Button],
     ) -> None:
-        """Build the parameters' widgets."""
-        self.controls, self.hidden = controls, set(hidden)
+        """Put the widgets together."""
+        self.controls, self.parameters, self.hidden = controls, parameters, set(hidden)
         self.start, self.stop, self.clear = buttons
-        self.parameters = {
-            choice.name: {p.name: control(p) for p in choice.parameters} for choice in methods
-        }
         super().__init__(self._shown(controls), buttons=buttons)
         self.parameter_box = row_of(())
         self.insert(self.parameter_box, above=self.buttons)
@@ -148,7 +151,7 @@ class MethodView(View):
                 _close(widget)
         super().close()
 
-    def _shown(self, widgets: dict[str, W.Widget]) -> list[W.Widget]:
+    def _shown(self, widgets: Mapping[str, W.Widget]) -> list[W.Widget]:
         return [widget for name, widget in widgets.items() if name not in self.hidden]
 
     def _show_parameters(self) -> None:
@@ -162,7 +165,11 @@ def row_of(widgets: Iterable[W.Widget]) -> W.Box:
 
 
 def button(
-    label: str, icon: str, name: str, action: Callable[[], object], style: str = ""
+    label: str,
+    icon: str,
+    name: str,
+    action: Callable[[], object] = lambda: None,
+    style: str = "",
 ) -> W.Button:
     """Return a button with an icon; `name` is its class."""
     widget = W.Button(description=label, icon=icon, button_style=style)

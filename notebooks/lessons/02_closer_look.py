@@ -666,7 +666,7 @@ def train_on(settings, stop, on_epoch):
         epochs=settings.epochs,
         lr=settings.lr,
         seed=settings.seed,
-        stop=stop,
+        options=Options(stop=stop),
         on_epoch=on_epoch,
     )
 

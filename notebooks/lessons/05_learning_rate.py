@@ -742,7 +742,7 @@ assert plain_decay.mean_last("wrong_as_given") < 0.2, "decay again"
 # the panel tells you: which noise rate does it speak of?
 
 # %%
-from nlcourse.panels import Explorer, Goal
+from nlcourse.panels import Explorer, Goal, MethodChoice
 
 
 def judge(run):
@@ -764,13 +764,17 @@ def judge(run):
 
 
 # %%
+choice = MethodChoice(
+    "cross-entropy",
+    CrossEntropy,
+    fit_options={"network": network, "weight_decay": DECAY},
+)
 explorer = Explorer(
-    methods=("cross-entropy",),
+    methods=(choice,),
     noise_kinds=("symmetric", "pairflip"),
     noise_rate=0.6,
     lr=0.02,
     epochs=40,
-    fit_options={"network": network, "weight_decay": DECAY},
     seed=SEED,
     goal=Goal(
         "Symmetric noise of 60 %: memorize under 20 %, test over 50 %, and a "

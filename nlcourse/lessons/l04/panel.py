@@ -1,25 +1,25 @@
 """The explorer of lesson 04: the linear model of early learning, answering as a slider moves.
 
-A run takes a tenth of a second, so there is no Start button. Runner, state and controls are those
-of :class:`Explorer`; settings, picture and table are of its own, since a step is no epoch and the
-theorem has other quantities.
+A run takes a tenth of a second, so there is no Start button.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
+import numpy as np
 import torch
-from matplotlib.figure import Figure
 
+from ...base import expect_one_of
 from ...panels import plots, render
-from ...panels.compute import Parameter, check_choice, settled
+from ...panels.compute import OnEpoch, Parameter
 from ...panels.panel import RunPanel
 from ...panels.state import Goal, Run, State
-from ...panels.view import View, button, control
+from ...panels.view import View, button, controls
 from . import linear
 
 SETTLE = 0.12  # seconds a slider has to rest before its value is computed
@@ -31,14 +31,14 @@ CONTROLS = (
     Parameter("lambda_", 0.0, 0.0, 5.0, 0.5, label="ELR, lambda"),
 )
 LEFT = {
-    "clean_as_true": ("rightly labelled, as their class", "blue", "-", "o"),
-    "wrong_as_true": ("wrongly labelled, as their true class", "green", "-.", "^"),
-    "wrong_as_given": ("wrongly labelled, memorized", "vermilion", "--", "s"),
+    "clean_as_true": ("rightly labelled, as their class", ("blue", "-", "o")),
+    "wrong_as_true": ("wrongly labelled, as their true class", ("green", "-.", "^")),
+    "wrong_as_given": ("wrongly labelled, memorized", ("vermilion", "--", "s")),
 }
 RIGHT = {
-    "clean_coefficient": ("size of the coefficient, rightly labelled", "blue", "-", "o"),
-    "wrong_coefficient": ("size of the coefficient, wrongly labelled", "vermilion", "--", "s"),
-    "alignment": ("alignment of minus the gradient with v", "black", ":", "D"),
+    "clean_coefficient": ("size of the coefficient, rightly labelled", ("blue", "-", "o")),
+    "wrong_coefficient": ("size of the coefficient, wrongly labelled", ("vermilion", "--", "s")),
+    "alignment": ("alignment of minus the gradient with v", ("black", ":", "D")),
 }
 
 
@@ -91,11 +91,10 @@ def _nothing() -> linear.Descent:
     return linear.Descent([], torch.zeros(2, 1, dtype=torch.float64))
 
 
-@dataclass(repr=False)
-class LinearRun(Run):
+@dataclass(repr=False, eq=False)
+class LinearRun(Run[LinearSettings, linear.Descent]):
     """One try; ``history`` is a :class:`nlcourse.lessons.l04.linear.Descent`."""
 
-    settings: LinearSettings
     history: linear.Descent = field(default_factory=_nothing)
 
     @property
@@ -104,10 +103,9 @@ class LinearRun(Run):
         whole = len(self.history) > 0 and not self.history.stopped
         return not self.running and self.error is None and whole
 
-    @property
-    def figure(self) -> Figure:
-        """A fresh static figure of this run."""
-        return draw(self)
+    def heading(self) -> str:
+        """Return what the caption calls this run."""
+        return f"Try {self.number}"
 
     def summary(self) -> str:
         """Say in a sentence where the curves stand."""
@@ -126,7 +124,7 @@ class LinearState(State):
 
     run_type = LinearRun
 
-    def end(self, run: LinearRun) -> None:
+    def end(self, run: Run) -> None:
         """Judge a run that has ended; forget it when a later one took its place."""
         super().end(run)
         if run.error is None and not run.finished and run in self.tries:
@@ -137,34 +135,34 @@ class LinearExplorer(RunPanel):
     """A panel with sliders for sigma, flip probability, p/n, step size and ELR's lambda.
 
     Show it as the last line of a cell. Moving a slider computes in the background and draws when
-    done; earlier tries stay in grey, known settings come from memory. :meth:`try_out` does the same
-    from code, and waits.
+    done; earlier tries stay in grey, known settings come from memory.
 
     Args:
         goal: what to reach, or None.
-        p: number of features; n follows from p / n.
-        steps: of gradient descent.
-        seed: of data and first weights.
-        first: first values of controls by name ("sigma", "flip", "ratio", "lr", "lambda_").
+        first: first values of the settings (see :class:`LinearSettings`) by name.
 
     Raises:
-        ValueError: an unknown control in `first`.
+        ValueError: an unknown setting.
     """
 
-    RECALLED = "These settings were computed before:"
-    FIRST = "move a slider"
+    settings_type = LinearSettings
+    state_type = LinearState
+    first = "Move a slider."
+    recalled = "These settings were computed before:"
+    busy = "Computing …"
+    again = "Move a slider."
+    size = (4.8, 0.4)
+    caption = "Your tries; best and end: wrongly labelled predicted as their true class"
 
-    def __init__(
-        self, *, goal: Goal | None = None, p: int = 100, steps: int = 10_000, seed: int = 0, **first
-    ) -> None:
+    def __init__(self, *, goal: Goal | None = None, **first: Any) -> None:
         """Build the panel; the first picture comes with the first value."""
-        self.fixed = {"p": p, "steps": steps, "seed": seed}
-        self.controls = {parameter.name: control(parameter) for parameter in CONTROLS}
-        for name, value in first.items():
-            check_choice("settings", name, self.controls)
-            self.controls[name].value = value
+        self.fixed = {"p": 100, "steps": 10_000, "seed": 0}
+        for name in first:
+            expect_one_of("settings", name, (*(entry.name for entry in CONTROLS), *self.fixed))
+        self.fixed |= {name: value for name, value in first.items() if name in self.fixed}
+        self.controls = controls(CONTROLS, first)
         view = View(self.controls.values(), buttons=self._buttons())
-        super().__init__(LinearState(goal), view, self._compute)
+        super().__init__(view, goal, self._compute)
         self._settle = 0.0
         for widget in self.controls.values():
             widget.continuous_update = True
@@ -176,25 +174,12 @@ class LinearExplorer(RunPanel):
         self._settle = SETTLE
         super().start()
 
-    def try_out(self, **changes: float) -> LinearRun:
-        """Compute and wait, with the controls' values but for some changes.
-
-        Args:
-            changes: ``sigma``, ``flip``, ``ratio``, ``lr``, ``lambda_``.
-
-        Returns:
-            The run, with its ``history`` (a ``linear.Descent``) and a static ``figure``.
-
-        Raises:
-            ValueError: a setting that the panel does not have, or a value that is out of range.
-            DivergedError: the step size is too large.
-        """
-        settings = self._changed(changes)
+    def _try(self, settings: LinearSettings) -> Run:
         self.wait()  # what a slider asked for may be this very run
         self._settle = 0.0
-        return self._try(settings)
+        return super()._try(settings)
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         if self.run is None:
             self.start()
         return super()._repr_mimebundle_(**kwargs)
@@ -202,33 +187,71 @@ class LinearExplorer(RunPanel):
     def _buttons(self) -> list[W.Button]:
         return [button("Clear tries", "eraser", "nlcourse-clear", self.clear)]
 
-    def _changed(self, changes: Mapping[str, float]) -> LinearSettings:
-        values = {name: settled(value) for name, value in self._values(changes).items()}
-        return LinearSettings(**values, **self.fixed)
-
     def _compute(
-        self, settings: LinearSettings, stop: threading.Event, on_epoch: object
+        self, settings: LinearSettings, stop: threading.Event, on_epoch: OnEpoch
     ) -> linear.Descent:
         if stop.wait(self._settle):  # the slider has moved on
             return _nothing()
         return compute(settings, stop)
 
-    def _draw(self, run: LinearRun | None, ghosts: Sequence[LinearRun]) -> Figure:
-        return draw(run, ghosts)
+    def _charts(self, run: LinearRun | None, ghosts: Sequence[LinearRun]) -> list[render.Chart]:
+        history = run.history if run else _nothing()
+        grey = [
+            render.Curve(str(g.number), 100 * g.history["wrong_as_true"], x=g.history["step"])
+            for g in ghosts
+        ]
+        return [
+            render.Chart(
+                heading,
+                [
+                    render.Curve(label, _shown(history, name), look, history["step"])
+                    for name, (label, look) in (curves.items() if len(history) else ())
+                ],
+                ghosts,
+                "earlier tries, wrongly labelled as their true class",
+                xlabel="step",
+                ylabel="",
+                ylim=ylim,
+                xscale="symlog",
+            )
+            for heading, curves, ghosts, ylim in (
+                ("Predictions (%)", LEFT, grey, (-2, 102)),
+                ("Coefficients and alignment", RIGHT, (), (-1.05, 1.05)),
+            )
+        ]
 
-    def _caption(self, run: LinearRun | None, ghosts: int) -> str:
-        if run is None:
-            return "Move a slider."
-        return f"Try {run.number}: {run.summary()}.{render.in_grey(ghosts)}"
+    def _draw(
+        self, run: LinearRun | None, ghosts: Sequence[LinearRun] = ()
+    ) -> plots.DescribedFigure:
+        """Add a strip: the region of p/n in which the theorem speaks, and where the run stands."""
+        figure = super()._draw(run, ghosts)
+        settings = run.settings if run else LinearSettings()
+        low, high = linear.region(settings.flip)
+        axes = figure.add_axes((0.07, 0.095, 0.91, 0.04))
+        axes.axvspan(low, high, color=plots.COLOURS["sky"], alpha=0.5)
+        axes.plot([settings.ratio], [0.5], "D", color=plots.COLOURS["black"], markersize=8)
+        axes.set_xlim(0.15, 1.55)
+        axes.set_ylim(0, 1)
+        axes.set_yticks([])
+        words = "p / n: the theorem speaks in the shaded region, the diamond is this run"
+        axes.set_xlabel(words, fontsize=plots.SMALL_FONT, labelpad=1)
+        figure.alt_text += f" Below, the theorem's region of p/n, {low:g} to {high:g}."
+        return figure
 
-    def _status(self, note: str) -> str:
-        return render.status_line(status(self.run, note))
-
-    def _table(self) -> str:
-        return tries_html(self.state)
-
-
-# ---- compute -------------------------------------------------------------------------------------
+    def _cells(self, run: LinearRun) -> dict[str, str]:
+        s, best, end = run.settings, "–", "–"
+        if len(run.history):
+            top, step = run.history.peak("wrong_as_true")
+            best, end = f"{top:.0%} (step {step})", f"{run.history['wrong_as_true'][-1]:.0%}"
+        return {
+            "sigma": f"{s.sigma:g}",
+            "flip": f"{s.flip:g}",
+            "p/n": f"{s.ratio:g}",
+            "step size": f"{s.lr:.3g}",
+            "lambda": f"{s.lambda_:g}",
+            "best": best,
+            "end": end,
+        }
 
 
 def compute(settings: LinearSettings, stop: threading.Event | None = None) -> linear.Descent:
@@ -245,134 +268,8 @@ def compute(settings: LinearSettings, stop: threading.Event | None = None) -> li
     )
 
 
-# ---- render --------------------------------------------------------------------------------------
-
-
-def draw(run: LinearRun | None, ghosts: Sequence[LinearRun] = ()) -> Figure:
-    """Return the figure of a run: shares, coefficients, and where p/n lies in the region."""
-    figure, (left, right) = plots.new_figure(2, height=4.8, layout=None)
-    figure.subplots_adjust(left=0.07, right=0.98, top=0.86, bottom=0.40, wspace=0.18)
-    figure.suptitle(run.settings.in_words() if run else "No run yet", fontsize=plots.FONT)
-    for axes, heading, columns in (
-        (left, "Predictions (%)", LEFT),
-        (right, "Coefficients and alignment", RIGHT),
-    ):
-        _prepare(axes, heading)
-        if run is not None and len(run.history):
-            _curves(axes, run.history, columns)
-    left.set_ylim(-2, 102)
-    right.set_ylim(-1.05, 1.05)
-    for ghost in ghosts:
-        _haunt(left, ghost)
-    for axes in (left, right):
-        if not axes.lines:
-            continue
-        axes.legend(
-            loc="upper left", bbox_to_anchor=(0.0, -0.15), fontsize=plots.SMALL_FONT,
-            frameon=False, handlelength=3, labelspacing=0.2,
-        )  # fmt: skip
-    _region_strip(figure.add_axes((0.07, 0.095, 0.91, 0.04)), run)
-    figure.alt_text = alt_text(run, ghosts)
-    return figure
-
-
-def _prepare(axes, heading: str) -> None:
-    axes.set_title(heading, fontsize=plots.FONT)
-    axes.set_xlabel("step", fontsize=plots.FONT, labelpad=1)
-    axes.set_xscale("symlog", linthresh=1)  # step 0 has its place, too
-    plots.tidy(axes)
-
-
-def _curves(axes, history: linear.Descent, columns: dict[str, tuple[str, str, str, str]]) -> None:
-    for name, (label, colour, dash, marker) in columns.items():
-        axes.plot(
-            history["step"], _shown(history, name), label=label, color=plots.COLOURS[colour],
-            linestyle=dash, marker=marker, markevery=5, markersize=5, linewidth=2, clip_on=True,
-        )  # fmt: skip
-
-
-def _shown(history: linear.Descent, name: str):
-    values = history[name]
+def _shown(history: linear.Descent, name: str) -> np.ndarray:
+    values = np.asarray(history[name])
     if name in LEFT:
         return 100 * values
     return abs(values) if name.endswith("coefficient") else values
-
-
-def _haunt(axes, ghost: LinearRun) -> None:
-    steps, values = ghost.history["step"], 100 * ghost.history["wrong_as_true"]
-    label = "earlier tries, wrongly labelled as their true class"
-    known = label in axes.get_legend_handles_labels()[1]
-    axes.plot(
-        steps, values, color=render.GHOST, linewidth=1, zorder=1, label=None if known else label
-    )
-    axes.annotate(
-        str(ghost.number), (steps[-1], values[-1]), textcoords="offset points", xytext=(2, 2),
-        fontsize=plots.SMALL_FONT, color="#555555", annotation_clip=False,
-    )  # fmt: skip
-
-
-def _region_strip(axes, run: LinearRun | None) -> None:
-    """Mark the region of p/n in which the theorem speaks, and where the run stands."""
-    settings = run.settings if run else LinearSettings()
-    low, high = linear.region(settings.flip)
-    axes.axvspan(low, high, color=plots.COLOURS["sky"], alpha=0.5)
-    axes.plot([settings.ratio], [0.5], "D", color=plots.COLOURS["black"], markersize=8)
-    axes.set_xlim(0.15, 1.55)
-    axes.set_ylim(0, 1)
-    axes.set_yticks([])
-    axes.tick_params(labelsize=plots.SMALL_FONT)
-    words = "p / n: the theorem speaks in the shaded region, the diamond is this run"
-    axes.set_xlabel(words, fontsize=plots.SMALL_FONT, labelpad=1)
-
-
-def alt_text(run: LinearRun | None, ghosts: Sequence[LinearRun] = ()) -> str:
-    """Say what the figure shows, from its numbers."""
-    if run is None or not len(run.history):
-        return "Two empty charts against the step, and the region of p/n: nothing computed yet."
-    told = [
-        plots.line_in_words(label, _shown(run.history, name), run.history["step"], "step")
-        for group in (LEFT, RIGHT)
-        for name, (label, *_) in group.items()
-    ]
-    low, high = linear.region(run.settings.flip)
-    grey = f" In grey: {len(ghosts)} earlier tries." if ghosts else ""
-    return (
-        f"Curves against the step for {run.settings.in_words()}. Predictions in percent, then "
-        f"coefficients and alignment. {' '.join(told)} Below, the theorem's region of p/n, "
-        f"{low:g} to {high:g}.{grey}"
-    )
-
-
-def status(run: LinearRun | None, note: str = "") -> str:
-    """Say how the current run is doing, with its verdict or its error."""
-    if run is None:
-        return note
-    if run.running:
-        return note or "Computing …"
-    if run.error is not None:
-        return f"{type(run.error).__name__}: {run.error}. Move a slider."
-    return f"{note} {render.judged(run, run.verdict)}".strip()
-
-
-def tries_html(state: LinearState) -> str:
-    """Return the table of tries; empty without any."""
-    runs = [run for run in state.tries if not run.running]
-    title = "Your tries; best and end: wrongly labelled predicted as their true class"
-    return render.trace_html(runs, state.current, _cells, title)
-
-
-def _cells(run: LinearRun) -> dict[str, str]:
-    s, best, end = run.settings, "–", "–"
-    if len(run.history):
-        top, step = run.history.peak("wrong_as_true")
-        best, end = f"{top:.0%} (step {step})", f"{run.history['wrong_as_true'][-1]:.0%}"
-    return {
-        "sigma": f"{s.sigma:g}",
-        "flip": f"{s.flip:g}",
-        "p/n": f"{s.ratio:g}",
-        "step size": f"{s.lr:.3g}",
-        "lambda": f"{s.lambda_:g}",
-        "best": best,
-        "end": end,
-        "verdict": render.marked(run, run.verdict),
-    }

@@ -9,22 +9,25 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
 from ...methods import losses
 from ...methods.robust import RobustLoss
 from ...panels import plots, render
-from ...panels.compute import MethodChoice, Parameter, check_choice
+from ...panels.compute import MethodChoice, Parameter
 from ...panels.explorer import Explorer
 from ...panels.view import html
 
 PLAIN = functools.partial(F.cross_entropy, reduction="none")
 POINTS = torch.tensor([0.002, *(0.02 * step for step in range(1, 50)), 0.998], dtype=torch.float64)
-REFERENCES = {"cross entropy": PLAIN, "mean absolute error": losses.mean_absolute_error}
+REFERENCES: dict[str, tuple[Callable[..., Tensor], str]] = {
+    "cross entropy": (PLAIN, "-"),
+    "mean absolute error": (losses.mean_absolute_error, "--"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,10 +44,6 @@ class LossChoice:
     name: str
     loss: Callable[..., Tensor]
     parameters: tuple[Parameter, ...] = ()
-
-    def as_method(self) -> MethodChoice:
-        """Return the training with this loss."""
-        return MethodChoice(self.name, functools.partial(RobustLoss, self.loss), self.parameters)
 
 
 LOSSES = (
@@ -71,32 +70,31 @@ class LossExplorer(Explorer):
 
     Args:
         choices: the losses on offer; the first is chosen at the start.
-        first: name of the loss that is chosen at the start, when it is not the first.
-        options: further arguments of :class:`Explorer`.
+        options: further arguments of :class:`Explorer`; ``method`` names another loss to begin
+            with.
 
     Raises:
         ValueError: a setting that the panel does not have.
     """
 
-    def __init__(
-        self, choices: Sequence[LossChoice] = LOSSES, *, first: str = "", **options
-    ) -> None:
+    def __init__(self, choices: Sequence[LossChoice] = LOSSES, **options: Any) -> None:
         """Build the panel and draw the first pull."""
         self.losses = {choice.name: choice.loss for choice in choices}
-        super().__init__(methods=[choice.as_method() for choice in choices], **options)
-        if first:
-            check_choice("`first`", first, self.losses)
-            self.controls["method"].value = first
+        methods = [
+            MethodChoice(one.name, functools.partial(RobustLoss, one.loss), one.parameters)
+            for one in choices
+        ]
+        super().__init__(methods=methods, **options)
         self.pull = html("nlcourse-pull")
         self.view.insert(self.pull, above=self.view.buttons)
-        self.controls["method"].observe(lambda change: self._show_pull(), "value")
-        for group in self.view.parameters.values():
-            for widget in group.values():
-                widget.continuous_update = True  # drawing the pull takes no training
-                widget.observe(lambda change: self._show_pull(), "value")
+        moved = [widget for group in self.parameters.values() for widget in group.values()]
+        for widget in moved:
+            widget.continuous_update = True  # drawing the pull takes no training
+        for widget in (self.controls["method"], *moved):
+            widget.observe(lambda change: self._show_pull(), "value")
         self._show_pull()
 
-    def pull_figure(self, **changes) -> Figure:
+    def pull_figure(self, **changes: Any) -> plots.DescribedFigure:
         """Return the pull of the controls' loss as a static figure.
 
         Args:
@@ -115,8 +113,8 @@ class LossExplorer(Explorer):
 
 
 def draw_pull(
-    name: str, loss: Callable[..., Tensor], parameters: Mapping[str, object] | None = None
-) -> Figure:
+    name: str, loss: Callable[..., Tensor], parameters: Mapping[str, Any] | None = None
+) -> plots.DescribedFigure:
     """Draw how hard a loss pulls, between cross entropy and the mean absolute error in grey.
 
     Args:
@@ -126,22 +124,18 @@ def draw_pull(
     """
     words = f"pull against the label's probability p: {name}"
     figure, (axes,) = plots.new_figure(width=9, height=2.6, title=words)
-    x = POINTS.tolist()
+    x = POINTS.numpy()
     told = []
-    for label, other in REFERENCES.items():
-        values = losses.label_pull(other, POINTS).tolist()
-        dash = "-" if other is PLAIN else "--"
-        axes.plot(x, values, color=render.GHOST, linestyle=dash, linewidth=2, label=label)
+    for label, (other, dash) in REFERENCES.items():
+        values = losses.label_pull(other, POINTS).numpy()
+        plots.curve(axes, label, values, (render.GHOST, dash, ""), x)
         told.append(plots.line_in_words(label, values, x, "p"))
-    values = losses.label_pull(loss, POINTS, **(parameters or {})).tolist()
-    axes.plot(x, values, color=plots.COLOURS["blue"], linewidth=3, label="this loss")
+    values = losses.label_pull(loss, POINTS, **(parameters or {})).numpy()
+    plots.curve(axes, "this loss", values, ("blue", "-", ""), x, linewidth=3)
     told.insert(0, plots.line_in_words(name, values, x, "p"))
-    axes.set_xlabel("probability p of the label", fontsize=plots.FONT)
-    axes.set_ylabel("pull at its logit", fontsize=plots.FONT)
+    plots.label_axes(axes, "probability p of the label", "pull at its logit")
     axes.set_xlim(0, 1)
-    axes.set_ylim(0, max(1.05, 1.1 * max(values)))
-    axes.grid(alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(0, max(1.05, 1.1 * values.max()))
     axes.legend(loc="upper right", fontsize=plots.SMALL_FONT, frameon=False)
     figure.alt_text = f"The {words}. {' '.join(told)}"
     return figure

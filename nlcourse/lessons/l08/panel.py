@@ -7,27 +7,26 @@ it a try, with a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
-import ipywidgets as W  # noqa: N812 - read aloud as "widgets"
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from ...base import expect
+from ...datasets import Dataset
 from ...panels import plots, render
-from ...panels.compute import Parameter, check_choice, settled
-from ...panels.panel import Panel
+from ...panels.compute import Menu, Parameter
+from ...panels.panel import InstantPanel
 from ...panels.state import Goal, Run, State
-from ...panels.view import View, button, control, menu
+from ...panels.view import button, controls
 from . import suspects
 
-SHARE = Parameter("share", 0.2, 0.0, 1.0, 0.01, label="throw out", percent=True)
 TOP, LAST, COLUMNS = 8, 16, 8  # pictures: the most suspicious, the last to go, and how many a row
-LOOKS = {"precision": ("blue", "-"), "recall": ("vermilion", "--")}
+LOOKS: dict[str, plots.Look] = {"precision": ("blue", "-", ""), "recall": ("vermilion", "--", "")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +54,10 @@ class Choice:
     ranking: str
     share: float
 
+    def __post_init__(self) -> None:
+        """Check the share."""
+        expect(0 <= self.share <= 1, "`share` in [0, 1]", self.share)
+
     def in_words(self) -> str:
         """Return one line such as ``AUM, the first 20 % go``."""
         return f"{self.ranking}, the first {self.share:.0%} go"
@@ -81,17 +84,14 @@ class Outcome:
         return 1
 
 
-@dataclass(repr=False)
-class SuspectRun(Run):
+@dataclass(repr=False, eq=False)
+class SuspectRun(Run[Choice, Outcome]):
     """One try; ``history`` is an :class:`Outcome`."""
-
-    settings: Choice
-    history: Outcome = field(default=None)
 
     @property
     def finished(self) -> bool:
         """A try is whole from the start."""
-        return self.error is None
+        return not self.running
 
     def summary(self) -> str:
         """Say in a sentence what went."""
@@ -108,107 +108,126 @@ class SuspectState(State):
     run_type = SuspectRun
 
 
-class SuspectExplorer(Panel):
+class SuspectExplorer(InstantPanel):
     """A panel with a menu of rankings and a slider for how many suspects go.
 
     Show it as the last line of a cell. Picture and numbers follow the slider; the button "Throw
-    these out" makes a try of it. :meth:`try_out` does the same from code.
+    these out" makes a try of it.
 
     Args:
-        data: a :class:`~nlcourse.datasets.Dataset`; its true labels are what is measured against.
+        data: its true labels are what is measured against.
         rankings: name -> :class:`Ranking`, or scores alone; at least one.
         goal: what to reach, or None; the judge finds precision and recall in ``run.history``.
-        first: name of the ranking shown at first, when it is not the first.
+        first: first values of ``ranking`` and ``share``.
 
     Raises:
         ValueError: no ranking, scores that do not fit the data, or no wrong label in the data.
     """
 
+    settings_type = Choice
+    state_type = SuspectState
+
     def __init__(
         self,
-        data,
+        data: Dataset,
         rankings: Mapping[str, Ranking | Tensor],
         *,
         goal: Goal | None = None,
-        first: str = "",
+        **first: Any,
     ) -> None:
         """Check the rankings, compute their curves, and draw the first picture."""
-        if not rankings:
-            raise ValueError("Expected at least one ranking, got none")
+        expect(len(rankings) > 0, "at least one ranking", "none")
         self.data = data
         self.rankings = {
             name: one if isinstance(one, Ranking) else Ranking(one)
             for name, one in rankings.items()
         }
         self.curves = {name: sweep(one, data.is_wrong) for name, one in self.rankings.items()}
-        first = first or next(iter(self.rankings))
-        check_choice("a ranking", first, self.rankings)
-        self.controls: dict[str, W.Widget] = {
-            "ranking": menu("ranking", "ranking", list(self.rankings), first),
-            "share": control(SHARE),
-        }
-        self.controls["share"].continuous_update = True  # drawing takes no training
-        self.button = button(
-            "Throw these out", "trash", "nlcourse-start", self.throw_out, "success"
+        entries = (
+            Menu("ranking", tuple(self.rankings)),
+            Parameter("share", 0.2, 0.0, 1.0, 0.01, label="throw out", percent=True),
         )
-        self.clear_button = button("Clear tries", "eraser", "nlcourse-clear", self.clear)
-        buttons = (self.button, self.clear_button)
-        super().__init__(SuspectState(goal), View(self.controls.values(), buttons=buttons))
-        for widget in self.controls.values():
-            widget.observe(lambda change: self._show(), "value")
-        self._show()
+        keep = button("Throw these out", "trash", "nlcourse-start", style="success")
+        super().__init__(controls(entries, first), goal, keep)
 
-    def throw_out(self) -> SuspectRun:
-        """Make a try of what the controls say, and judge it."""
-        choice = self.settings
-        if self.state.recall(choice) is None:
-            run = self.state.begin(choice)
-            run.history = self._outcome(choice)
-            self.state.end(run)
-        self._show()
-        return self.run
-
-    def try_out(self, *, ranking: str | None = None, share: float | None = None) -> SuspectRun:
-        """Set the controls, throw out, and return the try.
-
-        Raises:
-            ValueError: an unknown ranking, or a share outside [0, 1].
-        """
-        if ranking is not None:
-            check_choice("a ranking", ranking, self.rankings)
-        if share is not None and not 0 <= share <= 1:
-            raise ValueError(f"Expected `share` in [0, 1], got {share}")
-        for name, value in (("ranking", ranking), ("share", share)):
-            if value is not None:
-                self.controls[name].value = value
-        return self.throw_out()
-
-    def figure(self) -> Figure:
-        """Return the panel's figure as a static one."""
-        choice = self.settings
-        ranking, curve = self.rankings[choice.ranking], self.curves[choice.ranking]
-        return draw(self.data, choice, self._outcome(choice), curve, ranking.flags)
-
-    def _changed(self, changes: Mapping[str, object]) -> Choice:
-        values = self._values(changes)
-        return Choice(values["ranking"], settled(values["share"]))
-
-    def _outcome(self, choice: Choice) -> Outcome:
+    def _compute(self, choice: Choice) -> Outcome:
         return outcome(self.rankings[choice.ranking], self.data.is_wrong, choice.share)
 
-    def _picture(self) -> str:
-        choice = self.settings
-        now = SuspectRun(choice, history=self._outcome(choice))
-        return render.picture_html(self.figure(), f"{now.summary()}.")
+    def _draw(self, run: SuspectRun, ghosts: Sequence[SuspectRun] = ()) -> plots.DescribedFigure:
+        """Precision and recall on the left, who goes on the right."""
+        figure, (left, right) = plots.new_figure(2, width=9.4, height=4.4, layout=None)
+        figure.full_colour = True
+        left.set_position((0.065, 0.29, 0.36, 0.6))
+        right.set_position((0.47, 0.03, 0.525, 0.86))
+        title = run.settings.in_words()
+        figure.suptitle(title, fontsize=plots.FONT)
+        figure.alt_text = (
+            f"{title}. Left, in per cent against the share thrown out: "
+            f"{self._draw_curves(left, run)} Right, {self._draw_pictures(right, run)}"
+        )
+        return figure
 
-    def _status(self, note: str) -> str:
-        return render.status_line(note or status(self.run, self.settings))
+    def _draw_curves(self, axes: Axes, run: SuspectRun) -> str:
+        choice, out, rate = run.settings, run.history, 100 * self.data.noise_rate
+        curves, told = self.curves[choice.ranking], []
+        for name, look in LOOKS.items():
+            plots.curve(axes, name, curves[name], look, curves["share"])
+            told.append(plots.line_in_words(name, curves[name], curves["share"], "share"))
+        axes.axvline(100 * choice.share, color=plots.COLOURS["black"], linewidth=2, label="here")
+        axes.axvline(rate, color=render.GHOST, linestyle=":", label=f"{rate:.0f} % are wrong")
+        told.append(
+            f"Here, at {choice.share:.0%}: precision {_percent(out.precision)}, recall "
+            f"{_percent(out.recall)}. {rate:.0f} per cent of the labels are wrong."
+        )
+        flags = self.rankings[choice.ranking].flags
+        if flags is not None:
+            precision, recall = suspects.precision_and_recall(flags, self.data.is_wrong)
+            own = 100 * flags.float().mean().item()
+            axes.plot(
+                [own, own], [100 * precision, 100 * recall], "D", color="black", markersize=7,
+                fillstyle="none", label="its own threshold",
+            )  # fmt: skip
+            told.append(
+                f"The ranking's own threshold throws out {own:.0f} per cent, precision "
+                f"{_percent(precision)}, recall {_percent(recall)}."
+            )
+        plots.label_axes(axes, "thrown out (% of all)", "%")
+        axes.set_xlim(0, 100)
+        axes.set_ylim(0, 103)
+        axes.legend(
+            loc="upper left", bbox_to_anchor=(-0.05, -0.17), ncols=2, frameon=False,
+            fontsize=plots.SMALL_FONT, handlelength=2.4, labelspacing=0.25, columnspacing=1.0,
+        )  # fmt: skip
+        return " ".join(told)
 
-    def _table(self) -> str:
-        return render.trace_html(self.tries, self.run, _cells)
+    def _draw_pictures(self, axes: Axes, run: SuspectRun) -> str:
+        order, told, top = run.history.order, [], 0.0
+        groups = {"The most suspicious": order[:TOP], "The last to go": order[TOP:][-LAST:]}
+        for heading, group in groups.items():
+            lost = (~self.data.is_wrong[group]).tolist()
+            words = [self._caption(example) for example in group.tolist()]
+            axes.text(0, top + 0.3, heading if words else f"{heading}: nobody", fontsize=plots.FONT)
+            plots.tiles(axes, self.data.images[group], words, lost, columns=COLUMNS, top=top + 0.4)
+            marked = [f"✗ {word}" if bad else word for word, bad in zip(words, lost, strict=True)]
+            told.append(f"{heading}: {', '.join(marked) or 'nobody'}.")
+            top += plots.DOWN + 0.6
+        axes.set_ylim(top + plots.DOWN + 0.3, 0)
+        note = "3 is 8: given 3, in truth 8.   ✗ and frame: the label was right"
+        axes.text(0, top + plots.DOWN + 0.2, note, fontsize=plots.SMALL_FONT)
+        return f"{' '.join(told)} A cross marks labels that were right."
 
+    def _caption(self, example: int) -> str:
+        names, data = self.data.class_names, self.data
+        given, true = names[int(data.labels[example])], names[int(data.true_labels[example])]
+        return f"{given} is {true}" if given != true else given
 
-# ---- compute -------------------------------------------------------------------------------------
+    def _cells(self, run: SuspectRun) -> dict[str, str]:
+        return {
+            "ranking": run.settings.ranking,
+            "thrown out": f"{run.settings.share:.0%}",
+            "precision": _percent(run.history.precision),
+            "recall": _percent(run.history.recall),
+        }
 
 
 def outcome(ranking: Ranking, is_wrong: Tensor, share: float) -> Outcome:
@@ -225,155 +244,14 @@ def sweep(ranking: Ranking, is_wrong: Tensor) -> dict[str, np.ndarray]:
     Raises:
         ValueError: scores that do not fit, or no wrong label to look for.
     """
-    if ranking.scores.shape != is_wrong.shape or not bool(is_wrong.any()):
-        raise ValueError(
-            f"Expected scores {tuple(is_wrong.shape)} for data with some wrong labels, got "
-            f"{tuple(ranking.scores.shape)} and {int(is_wrong.sum())} wrong"
-        )
+    fits = ranking.scores.shape == is_wrong.shape and bool(is_wrong.any())
+    got = f"{tuple(ranking.scores.shape)} and {int(is_wrong.sum())} wrong"
+    expect(fits, f"scores {tuple(is_wrong.shape)} for data with some wrong labels", got)
     order = ranking.scores.argsort(descending=True, stable=True)
     hits = is_wrong[order].cumsum(0).double()
     count = torch.arange(1, len(hits) + 1, dtype=torch.float64)
     parts = {"share": count / len(hits), "precision": hits / count, "recall": hits / hits[-1]}
     return {name: 100 * part.numpy() for name, part in parts.items()}
-
-
-# ---- render --------------------------------------------------------------------------------------
-
-
-def draw(
-    data, choice: Choice, out: Outcome, curve: Mapping[str, np.ndarray], flags: Tensor | None
-) -> Figure:
-    """Return the figure: precision and recall on the left, who goes on the right."""
-    figure, (left, right) = plots.new_figure(2, width=9.4, height=4.4, layout=None)
-    figure.full_colour = True
-    left.set_position((0.065, 0.29, 0.36, 0.6))
-    right.set_position((0.47, 0.03, 0.525, 0.86))
-    told = _curves(left, curve, choice, out, data, flags)
-    shown = _chosen(out.order)
-    _mosaic(right, data, shown)
-    figure.suptitle(choice.in_words(), fontsize=plots.FONT)
-    figure.alt_text = (
-        f"{choice.in_words()}. Left, in per cent against the share thrown out: {told} "
-        f"Right, {_pictures_in_words(data, shown)}"
-    )
-    return figure
-
-
-def _curves(axes: Axes, curve, choice: Choice, out: Outcome, data, flags: Tensor | None) -> str:
-    told = []
-    for name, (colour, dash) in LOOKS.items():
-        axes.plot(
-            curve["share"], curve[name], dash, color=plots.COLOURS[colour], linewidth=2, label=name
-        )
-        told.append(plots.line_in_words(name, curve[name], curve["share"], "share"))
-    axes.axvline(100 * choice.share, color=plots.COLOURS["black"], linewidth=2, label="here")
-    rate = 100 * data.noise_rate
-    axes.axvline(rate, color=render.GHOST, linestyle=":", label=f"{rate:.0f} % are wrong")
-    told.append(
-        f"Here, at {choice.share:.0%}: precision {_percent(out.precision)}, recall "
-        f"{_percent(out.recall)}. {rate:.0f} per cent of the labels are wrong."
-    )
-    if flags is not None:
-        precision, recall = suspects.precision_and_recall(flags, data.is_wrong)
-        own = 100 * flags.float().mean().item()
-        axes.plot(
-            [own, own], [100 * precision, 100 * recall], "D", color=plots.COLOURS["black"],
-            markersize=7, fillstyle="none", label="its own threshold",
-        )  # fmt: skip
-        told.append(
-            f"The ranking's own threshold throws out {own:.0f} per cent, precision "
-            f"{_percent(precision)}, recall {_percent(recall)}."
-        )
-    _finish(axes)
-    return " ".join(told)
-
-
-def _finish(axes: Axes) -> None:
-    axes.set_xlim(0, 100)
-    axes.set_ylim(0, 103)
-    axes.set_xlabel("thrown out (% of all)", fontsize=plots.FONT, labelpad=1)
-    axes.set_ylabel("%", fontsize=plots.FONT)
-    plots.tidy(axes)
-    axes.legend(
-        loc="upper left", bbox_to_anchor=(-0.05, -0.17), ncols=2, frameon=False,
-        fontsize=plots.SMALL_FONT, handlelength=2.4, labelspacing=0.25, columnspacing=1.0,
-    )  # fmt: skip
-
-
-def _chosen(order: Tensor) -> tuple[list[int], list[int]]:
-    """Return whom to show: the most suspicious, and the last that go."""
-    first = order[:TOP].tolist()
-    return first, order[TOP:][-LAST:].tolist()
-
-
-def _mosaic(axes: Axes, data, shown: tuple[list[int], list[int]]) -> None:
-    """Draw all pictures as one: two dozen axes would take a third of a second."""
-    axes.axis("off")
-    height, width = data.image_shape[1:]
-    across, down = 1.25 * width, 1.75 * height
-    axes.set_xlim(0, COLUMNS * across)
-    axes.set_ylim(4.7 * down, 0)
-    axes.set_aspect("equal")
-    for heading, row, group in zip(("The most suspicious", "The last to go"), (0, 1.6), shown,
-                                   strict=True):  # fmt: skip
-        words = heading if group else f"{heading}: nobody"
-        axes.text(0, (row + 0.2) * down, words, fontsize=plots.FONT)
-        for place, example in enumerate(group):
-            x = place % COLUMNS * across
-            y = (row + 0.62 + place // COLUMNS) * down
-            _tile(axes, data, example, (x, y, width, height))
-    note = "3 is 8: given 3, in truth 8.   ✗ and frame: the label was right"
-    axes.text(0, 4.62 * down, note, fontsize=plots.SMALL_FONT)
-
-
-def _tile(axes: Axes, data, example: int, place: tuple[float, ...]) -> None:
-    x, y, width, height = place
-    pixels = np.moveaxis(data.images[example].numpy(), 0, -1)
-    top = 255 if pixels.dtype == np.uint8 else 1.0
-    axes.imshow(
-        pixels.squeeze(), cmap="gray", vmin=0, vmax=top, extent=(x, x + width, y + height, y),
-        interpolation="nearest",
-    )  # fmt: skip
-    lost = not bool(data.is_wrong[example])
-    colour = plots.COLOURS["vermilion" if lost else "black"]
-    axes.text(
-        x + width / 2, y - 0.06 * height, _caption(data, example), ha="center", va="bottom",
-        fontsize=plots.SMALL_FONT, color=colour, clip_on=False,
-    )  # fmt: skip
-    if lost:
-        frame = Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=3)
-        axes.add_patch(frame)
-
-
-def _caption(data, example: int) -> str:
-    given, true = (data.class_names[int(y[example])] for y in (data.labels, data.true_labels))
-    return f"{given} is {true}" if bool(data.is_wrong[example]) else f"✗ {given}"
-
-
-def _pictures_in_words(data, shown: tuple[list[int], list[int]]) -> str:
-    first, last = (", ".join(_caption(data, i) for i in group) or "nobody" for group in shown)
-    return (
-        f"the most suspicious: {first}. The last to go: {last}. "
-        "A cross marks labels that were right."
-    )
-
-
-def status(run: SuspectRun | None, choice: Choice) -> str:
-    """Say the verdict while the controls still say what was tried."""
-    if run is None or run.settings != choice:
-        return 'Move the slider, then press "Throw these out".'
-    return f"Try {run.number}. {render.judged(run, run.verdict or run.summary())}"
-
-
-def _cells(run: SuspectRun) -> dict[str, str]:
-    out, choice = run.history, run.settings
-    return {
-        "ranking": choice.ranking,
-        "thrown out": f"{choice.share:.0%}",
-        "precision": _percent(out.precision),
-        "recall": _percent(out.recall),
-        "verdict": render.marked(run, run.verdict),
-    }
 
 
 def _percent(value: float) -> str:

@@ -6,22 +6,22 @@ It is :class:`Explorer` with one more picture on top, drawn anew while the netwo
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ...methods import DivideMix
-from ...methods.dividemix import Mixture, fit_mixture, normalised
+from ...methods.gaussian_mixture import fit_mixture, normalised
 from ...panels import plots, render
-from ...panels.compute import PARAMETERS, MethodChoice
+from ...panels.compute import PARAMETERS, MethodChoice, Trainer
 from ...panels.explorer import Explorer
 from ...panels.state import MAX_STORED, Run
 from ...panels.view import html
 
-BINS = np.linspace(0, 1, 41)
+BINS = np.linspace(0, 1, 41).tolist()
 FINE = np.linspace(0, 1, 401)
 
 
@@ -79,8 +79,8 @@ def split_of(method: DivideMix, is_wrong: Tensor, network: int = 0) -> Split:
         losses=normalised(losses),
         clean=clean.clone(),
         is_wrong=is_wrong,
-        warm_up=method.epoch < method.warm_up,
-        threshold=method.threshold,
+        warm_up=method.epoch < method.settings.warm_up,
+        threshold=method.settings.threshold,
         area=area_under_curve(clean, ~is_wrong),
     )
 
@@ -99,7 +99,7 @@ def area_under_curve(scores: Tensor, positive: Tensor) -> float:
     return float(roc_auc_score(positive.numpy(), scores.numpy()))
 
 
-def draw_split(split: Split) -> Figure:
+def draw_split(split: Split) -> plots.DescribedFigure:
     """Draw the losses of right and wrong labels, both curves and the border between them.
 
     The curves are fitted to the losses of this epoch, without a look at which labels are wrong.
@@ -110,18 +110,14 @@ def draw_split(split: Split) -> Figure:
     axes.hist(
         right, BINS, color=plots.COLOURS["sky"], hatch="//", edgecolor="white", label="right labels"
     )
-    axes.hist(
-        wrong, BINS, histtype="step", color=plots.COLOURS["vermilion"], linewidth=2,
-        label="wrong labels",
-    )  # fmt: skip
+    colour = plots.COLOURS["vermilion"]
+    axes.hist(wrong, BINS, label="wrong labels", histtype="step", color=colour, linewidth=2)
     told = _draw_curves(axes, split)
     if not np.isnan(split.border):
         axes.axvline(split.border, color="#555555", linestyle=":", label="believed up to here")
         told += f" Labels are believed up to the loss {split.border:.2f}."
     axes.set_xlim(0, 1)
-    axes.set_xlabel("loss, stretched to 0..1", fontsize=plots.FONT)
-    axes.set_ylabel("labels", fontsize=plots.FONT)
-    axes.spines[["top", "right"]].set_visible(False)
+    plots.label_axes(axes, "loss, stretched to 0..1", "labels")
     axes.legend(loc="upper right", fontsize=plots.SMALL_FONT, frameon=False)
     figure.alt_text = (
         f"Histogram of the losses, {split.in_words()}. Median loss of the right labels "
@@ -134,20 +130,22 @@ def _draw_curves(axes: Axes, split: Split) -> str:
     """Add the fitted curves, as high as the bars; return them in words."""
     if not bool(split.losses.max() > split.losses.min()):
         return "All losses are equal: there are no curves."
-    mixture: Mixture = fit_mixture(split.losses)[0]
-    scale = len(split.losses) * (BINS[1] - BINS[0])
+    mixture = fit_mixture(split.losses)[0]
+    order = mixture.means_[:, 0].argsort()
+    means, spreads = mixture.means_[order, 0], np.sqrt(mixture.covariances_[order, 0, 0])
+    shares, scale = mixture.weights_[order], len(split.losses) * (BINS[1] - BINS[0])
     looks = (("blue", "-", "curve of small losses"), ("black", "--", "curve of large losses"))
-    tops = axes.get_ylim()[1]
-    for (colour, dash, name), heights in zip(looks, mixture.densities(FINE), strict=True):
-        axes.plot(FINE, scale * heights, dash, c=plots.COLOURS[colour], linewidth=2, label=name)
+    bars, highest = axes.get_ylim()[1], 0.0
+    for k, (colour, dash, name) in enumerate(looks):
+        bell = np.exp(-0.5 * ((FINE - means[k]) / spreads[k]) ** 2) / spreads[k]
+        heights = scale * shares[k] * bell / np.sqrt(2 * np.pi)
+        axes.plot(FINE, heights, dash, c=plots.COLOURS[colour], linewidth=2, label=name)
+        highest = max(highest, heights.max())
     # A narrow curve may be much higher than its bars, which are what matters.
-    axes.set_ylim(
-        0, min(1.4 * tops, max(tops, 1.05 * max(line.get_ydata().max() for line in axes.lines)))
-    )
-    (low, high), (share, _) = mixture.means, mixture.weights
+    axes.set_ylim(0, min(1.4 * bars, max(bars, 1.05 * highest)))
     return (
-        f"The curve of small losses has its top at {low:.2f} and holds {share:.0%} of the labels, "
-        f"the other's top is at {high:.2f}."
+        f"The curve of small losses has its top at {means[0]:.2f} and holds {shares[0]:.0%} of the "
+        f"labels, the other's top is at {means[1]:.2f}."
     )
 
 
@@ -167,18 +165,22 @@ class MixtureExplorer(Explorer):
         ValueError: a setting that the panel does not have.
     """
 
-    def __init__(self, pieces: Mapping[str, object] | None = None, **options) -> None:
+    def __init__(self, pieces: Mapping[str, Any] | None = None, **options: Any) -> None:
         """Build the panel; the picture on top waits for the first epoch."""
-        self.pieces = dict(pieces or {})
+        own = dict(pieces or {})
+        *numbers, penalty = PARAMETERS["dividemix"]
+        if "penalize" in own:  # a student's own stands behind the checkbox
+            penalty = replace(penalty, pieces=(None, own.pop("penalize")))
+        self.pieces = own
         self.splits: dict[int, Split] = {}
         self._method: DivideMix | None = None
         self.division = html("nlcourse-division")
-        choice = MethodChoice("dividemix", self._make, PARAMETERS["dividemix"])
-        defaults = {"methods": choice, "noise_kinds": ("symmetric", "asymmetric")}
-        super().__init__(**defaults | options)
+        choice = MethodChoice("dividemix", self._make, (*numbers, penalty))
+        options = {"methods": choice, "noise_kinds": ("symmetric", "asymmetric"), **options}
+        super().__init__(**options)
         self.view.insert(self.division, above=self.picture)
 
-    def split_figure(self) -> Figure:
+    def split_figure(self) -> plots.DescribedFigure:
         """Return the split of the run on the panel, after its latest epoch, as a static figure.
 
         Raises:
@@ -194,13 +196,14 @@ class MixtureExplorer(Explorer):
         """The latest split of the run on the panel."""
         return self.splits.get(self.run.number) if self.run is not None else None
 
-    def _make(self, **values) -> DivideMix:
+    def _make(self, **values: Any) -> DivideMix:
         # Called in the thread of the run, just before it trains: runs never overlap.
-        self._method = DivideMix(**self.pieces | values)
+        self._method = DivideMix(**self.pieces, **values)
         return self._method
 
     def _show_run(self, run: Run) -> None:
         if len(run.history) and self._method is not None:
+            assert isinstance(self.trainer, Trainer)  # it was given no other
             is_wrong = self.trainer.corrupted(run.settings).is_wrong
             self.splits[run.number] = split_of(self._method, is_wrong)
             while len(self.splits) > MAX_STORED:
