@@ -26,8 +26,7 @@ from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from ...base import expect
-from ...datasets import Dataset
-from ...datasets.locks import lock_of
+from ...datasets import Dataset, lock_of
 from ...panels import plots
 from ...training import History
 
