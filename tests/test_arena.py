@@ -186,9 +186,10 @@ def test_the_figure_has_a_curve_a_method_and_the_last_match_in_grey(digits):
     assert list(drawn["gce"].get_ydata()) == pytest.approx(
         [100 * value for value in match.histories["gce"]["test_accuracy"]]
     )
-    looks = {(line.get_color(), line.get_linestyle()) for line in left.lines[2:]}
+    looks = {(line.get_color(), line.get_linestyle()) for line in left.lines[:3]}
     assert len(looks) == 3
-    assert "match 1: symmetric 20 %" in drawn
+    named = [text.get_text() for text in left.get_legend().texts]
+    assert named == ["gce", "elr", "mixup", "match 1: symmetric 20 %"]
     assert "gce starts at" in figure.alt_text
     assert "symmetric 40 %" in figure.alt_text
     assert len(match.figure.axes[0].lines) == 3
@@ -320,7 +321,7 @@ def test_too_many_or_none_ticked_is_said_in_the_panel(digits):
 
 @pytest.mark.parametrize(
     ("options", "word"),
-    [({"methods": ("none",)}, "Expected a recipe"), ({"own": {"elr": Mine}}, "not taken"),
+    [({"methods": ("none",)}, "out of cross-entropy"), ({"own": {"elr": Mine}}, "not taken"),
      ({"chosen": ("none",)}, "Expected `methods`"), ({"noise_kinds": ("odd",)}, "noise_kinds")],
 )  # fmt: skip
 def test_a_panel_that_cannot_be_is_refused(digits, options, word):

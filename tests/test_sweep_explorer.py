@@ -72,8 +72,9 @@ def test_a_sweep_that_diverges_as_a_whole_says_so(digits, goal):
 
 
 def test_points_that_diverge_are_left_out_and_said(digits):
-    sweep = Sweep((0.0, 0.5), [History(), History([{"test_accuracy": 0.5}])])
-    sweep.histories[0].stopped = "diverged in epoch 1"
+    lost = History()
+    lost.stopped = "diverged in epoch 1"
+    sweep = Sweep((0.0, 0.5), [lost, History([{"test_accuracy": 0.5}])])
     run = SweepTry(panel(digits).settings, history=sweep)
     assert (sweep.diverged, sweep.all_diverged) == (1, False)
     assert np.isnan(sweep.test_accuracy("last")[0]).all()

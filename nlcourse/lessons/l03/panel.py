@@ -107,7 +107,11 @@ class NoiseState(State):
     """Tries of this panel; all of them stand on the plot."""
 
     run_type = NoiseTry
-    max_ghosts = 12
+
+    @property
+    def ghosts(self) -> list[Run]:
+        """All that were kept, this one too."""
+        return list(self.tries)
 
 
 def compute(data: Dataset, settings: NoiseSettings) -> NoisyLabels:
