@@ -26,6 +26,7 @@ from nlcourse.datasets import (
 from nlcourse.datasets.photographs import FOLDERS, HOW_TO_GET
 from nlcourse.methods import METHODS
 from nlcourse.training.batches import Images
+from nlcourse.training.measure import accuracy_shares
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -580,7 +581,7 @@ def test_what_needs_true_labels_is_nan_where_nobody_knows_them(photographs, name
 def test_shares_are_those_of_the_known_examples():
     predicted, given = torch.tensor([0, 1, 1, 2, 2]), torch.tensor([0, 1, 2, 2, 0])
     true = torch.tensor([0, UNKNOWN, 1, 0, UNKNOWN])
-    shares = {k: v.item() for k, v in training.accuracy_shares(predicted, given, true).items()}
+    shares = {k: v.item() for k, v in accuracy_shares(predicted, given, true).items()}
     assert shares == pytest.approx(
         {
             "given_accuracy": 3 / 5,
