@@ -95,7 +95,7 @@ def test_a_share_of_the_run_follows_its_length(tiny):
     for epochs in (60, 40):
         recipe = dataclasses.replace(recipes.find("classroom", "mentornet"), epochs=epochs)
         method = recipe.make_method(tiny)
-        made[epochs] = method.burn_in, method.soft_from
+        made[epochs] = method.settings.burn_in, method.settings.soft_from
     assert made == {60: (11, 54), 40: (7, 36)}  # 18 and 90 %
     history = recipes.find("classroom", "d2l").train(tiny, epochs=2, progress=False, device="cpu")
     assert "epochs=2" in history.settings["method"]

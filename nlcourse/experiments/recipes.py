@@ -28,7 +28,6 @@ from ..datasets import Dataset
 from ..datasets.augment import Augment
 from ..datasets.files import data_root
 from ..methods import METHODS, losses
-from ..methods.mixmatch import confidence_penalty
 from ..training import History, Options, fit
 from ..training.loop import ScheduleMaker
 from ..training.networks import NETWORKS, NetworkMaker
@@ -124,8 +123,6 @@ class Recipe:
             arguments["noise_rate"] = _known_rate(data)
         if isinstance(loss := arguments.get("loss"), str):
             arguments["loss"] = getattr(losses, loss, None) or getattr(F, loss)
-        if arguments.get("penalize") == "confidence_penalty":
-            arguments["penalize"] = confidence_penalty
         if isinstance(arguments.get("matrix"), str):  # "true"
             arguments["matrix"] = noise.transition_matrix(data, kind or "", rate or 0.0)
         make = METHODS[self.method] if isinstance(self.method, str) else self.method
