@@ -20,7 +20,10 @@ from pathlib import Path
 
 from . import paths as course
 
-CACHES = "__pycache__ .pytest_cache .ruff_cache .mypy_cache .hypothesis .ipynb_checkpoints".split()
+CACHES = (
+    "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis",
+    ".ipynb_checkpoints",
+)  # fmt: skip
 NEVER_CLEANED = (".venv", ".git", "work", "data")
 USAGE_ERROR = 2
 

@@ -148,6 +148,6 @@ def gains(
     for row in table:
         if (recipe := ours(row["method"])) in known:
             own = [measured(recipe, column) for column in columns]
-            own = tuple(one - other for one, other in zip(own, base, strict=True))
-            told.append(Gain(row["method"], float(row["accuracy"]) - plain[0], own))
+            over = tuple(one - other for one, other in zip(own, base, strict=True))
+            told.append(Gain(row["method"], float(row["accuracy"]) - plain[0], over))
     return plain[0], told

@@ -137,8 +137,7 @@ def _whole(value: object, low: int) -> bool:
 
 
 def _rate(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 <= value < 1
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
 
 
 def _noise(value: object) -> bool:
@@ -152,8 +151,9 @@ def _noise(value: object) -> bool:
 
 
 def _distinct(value: object, check: Callable[[object], bool], low: int = 1) -> bool:
-    good = isinstance(value, list) and len(value) >= low and all(check(each) for each in value)
-    return good and len(set(value)) == len(value)
+    if not isinstance(value, list) or len(value) < low or not all(map(check, value)):
+        return False
+    return len(set(value)) == len(value)
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {

@@ -17,7 +17,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def load(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def numbers(rows: list[dict[str, str]], column: str, **which: object) -> list[float]:
+def numbers(rows: Sequence[dict[str, str]], column: str, **which: object) -> list[float]:
     """Return a column of the rows whose other columns have the given values, in their order.
 
     Args:
@@ -228,7 +228,7 @@ def summary(history: History) -> dict[str, str]:
     row |= {name: f"{value:.4f}" for name, value in measured.items()}
     row["seconds"] = f"{sum(history['seconds']):.1f}"
     if "computed_on" in history.settings:
-        row["device"] = history.settings["computed_on"]
+        row["device"] = str(history.settings["computed_on"])
     return row
 
 

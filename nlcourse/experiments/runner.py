@@ -16,7 +16,7 @@ import functools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,7 +137,7 @@ def _answers(
     deadline: float | None,
     devices: Sequence[str],
     scheduler: str | None,
-) -> Iterator[Answer]:
+) -> Generator[Answer, None, None]:
     """Yield what becomes of each run, in the order in which they end."""
     before = os.environ.get("NLCOURSE_DEVICE")
     folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
