@@ -160,7 +160,3 @@ def test_bad_settings_are_refused(digits):
 def test_an_empty_sweep_has_no_epoch():
     assert len(Sweep()) == 0
     assert Sweep().stopped == ""
-
-
-def test_a_reader_without_a_kernel_is_told(digits):
-    assert "run the notebook" in panel(digits)._repr_mimebundle_()["text/plain"]

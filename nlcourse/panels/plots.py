@@ -362,7 +362,8 @@ def tiles(
         colour = COLOURS["vermilion" if mark else "black"]
         pixels = np.moveaxis(image.numpy(), 0, -1).squeeze()
         bright = 255 if pixels.dtype == np.uint8 else 1.0
-        axes.imshow(pixels, cmap="gray", vmin=0, vmax=bright, extent=(x, x + 1, y + 1, y))
+        look: dict[str, Any] = {"cmap": "gray", "vmin": 0, "vmax": bright}
+        axes.imshow(pixels, extent=(x, x + 1, y + 1, y), interpolation="nearest", **look)
         text = f"✗ {caption}" if mark else caption
         axes.text(x + 0.5, y - 0.08, text, ha="center", color=colour, fontsize=SMALL_FONT)
         if mark:
