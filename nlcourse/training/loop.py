@@ -52,8 +52,8 @@ ScheduleMaker = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSch
 class DivergedError(RuntimeError):
     """The loss is no finite number any more. What was measured before is kept in ``.history``."""
 
-    def __init__(self, message: str, history: History) -> None:
-        """Keep the finished epochs beside the message."""
+    def __init__(self, message: str, history: Any) -> None:
+        """Keep what was measured: a `History`, or what another kind of descent records."""
         super().__init__(message)
         self.history = history
 
