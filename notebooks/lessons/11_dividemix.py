@@ -392,25 +392,29 @@ _, p = look(young)
 chosen = torch.arange(len(given))
 loss_of = [-one[chosen, given].clamp(1e-9).log() for one in p]
 w_of = [clean_probability(one) for one in loss_of]
-believe = co_divide(*w_of, 0.5)[0]
-doubted = ~believe
+labelled = co_divide(*w_of, 0.5)[0]
+unlabelled = ~labelled
 
 
 def hits(rows, which):
     return (rows.argmax(dim=1) == true)[which].float().mean().item()
 
 
-groups = {"all": believe | doubted, "believed": believe, "doubted": doubted}
+groups = {
+    "all": labelled | unlabelled,
+    "labelled": labelled,
+    "unlabelled": unlabelled,
+}
 for name, group in groups.items():
     right = (~is_wrong)[group].float().mean()
     print(f"{name}: {group.sum()}, given label right {right:.1%}")
-print(f"  guess of one network right {hits(p[0], doubted):.1%}")
-together = hits(co_guess(p, 0.5), doubted)
+print(f"  guess of one network right {hits(p[0], unlabelled):.1%}")
+together = hits(co_guess(p, 0.5), unlabelled)
 print(f"  guess of both right        {together:.1%}")
 assert together > 0.6
 
 # %% [markdown]
-# The line to remember: for the doubted images the given label is nearly
+# The line to remember: for the unlabelled images the given label is nearly
 # always wrong, and a guess after five epochs is mostly right. We have turned
 # noisy labels into a **semi-supervised** problem, and for that there are good
 # methods.
@@ -810,7 +814,7 @@ parts = {
     "": "all of DivideMix",
     "own split": "own split, not the peer's",
     "no refinement": "labels taken as they are",
-    "labelled only": "no guesses: doubted images dropped",
+    "labelled only": "no guesses: unlabelled images dropped",
     "no mixup": "no mixup",
     "guess alone": "guess of one network",
     "no prior term": "no prior term",
@@ -964,11 +968,9 @@ assert gain > 0.01
 # and from all images. The division stays as it is, forever.
 
 # %%
-once = FixMatch(believe, ratio=3)
+once = FixMatch(labelled, ratio=3)
 fixed = fit(once, noisy, epochs=20, schedule=cosine, **SETTINGS)
-print(
-    f"{believe.sum()} believed labels, {fixed.last['label_precision']:.1%} of"
-)
+print(f"{labelled.sum()} labels, {fixed.last['label_precision']:.1%} of")
 print(f"them right: FixMatch {fixed.last['test_accuracy']:.1%}, ", end="")
 print(f"DivideMix after 20 epochs {divided['test_accuracy'][19]:.1%}")
 print(f"cross entropy after 20 epochs {plain['test_accuracy'][19]:.1%}")

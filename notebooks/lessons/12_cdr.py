@@ -508,7 +508,7 @@ assert ever[20] > 0.75  # one epoch has 21 steps
 # non-critical parameters" are no fixed part of the network. They are those
 # that this batch does not ask for.
 #
-# `CDR(momentum=0.9)` with `fit(momentum=0.0)` keeps the momentum to the
+# `CDR(momentum=0.9)` with `Options(momentum=0.0)` keeps the momentum to the
 # critical entries, and lets the decay act as strongly as before. Does it
 # matter for the accuracy? That is a question for five seeds. The next cells
 # **load recorded runs**: `python results/classroom_cdr.py` makes them anew (60

@@ -41,14 +41,14 @@ def _near(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     return Mismatch("value", says, evidence=shown)
 
 
-def _hills(*hills: tuple[int, float, float], seed: int = 0) -> Tensor:
-    """Draw losses from several hills, each given by count, middle and half width; shuffled."""
+def _components(*parts: tuple[int, float, float], seed: int = 0) -> Tensor:
+    """Draw losses from several components, each given by count, middle and half width; shuffled."""
     generator = torch.Generator().manual_seed(SEED + seed)
-    parts = [
+    drawn = [
         middle + half * (2 * torch.rand(count, generator=generator, dtype=torch.float64) - 1)
-        for count, middle, half in hills
+        for count, middle, half in parts
     ]
-    losses = torch.cat(parts)
+    losses = torch.cat(drawn)
     return losses[torch.randperm(len(losses), generator=generator)]
 
 
@@ -59,19 +59,25 @@ def _split_cases() -> list[Case]:
         case("three small and three large losses", double([0.1, 0.2, 0.15, 3.0, 3.1, 2.9])),
         case("the large ones first", double([3.0, 3.1, 2.9, 2.95, 0.1, 0.2, 0.15])),
         case("more large than small", double([3.0, 3.1, 0.1, 2.9, 2.95, 0.2])),
-        case("mostly small", _hills((40, 0.4, 0.4), (3, 4.0, 0.3), seed=1)),
-        case("mostly large", _hills((4, 0.3, 0.2), (40, 3.0, 0.5), seed=2)),
-        case("small losses that are not near 0", _hills((12, 5.0, 0.2), (12, 9.0, 0.4), seed=3)),
-        case("in 32 bits", _hills((12, 0.2, 0.1), (12, 4.0, 0.5), seed=4).float()),
-        case("losses in the hundreds", 100 * _hills((15, 0.2, 0.1), (9, 4.0, 0.5), seed=5)),
-        case("losses in the thousandths", 1e-3 * _hills((12, 0.2, 0.1), (12, 1.0, 0.2), seed=11)),
-        case("a young network", _hills((20, 2.3, 0.001), (20, 2.31, 0.0015), seed=12)),
-        case("half of them learned by heart", _hills(*by_heart, seed=15)),
-        case("a wide hill of large losses", _hills((15, 0.2, 0.1), (15, 4.0, 1.5), seed=6)),
-        case("a hundred losses", _hills((60, 0.2, 0.2), (40, 4.0, 0.8), seed=7)),
-        case("two hundred losses", _hills((60, 0.4, 0.3), (140, 3.0, 0.6), seed=8)),
+        case("mostly small", _components((40, 0.4, 0.4), (3, 4.0, 0.3), seed=1)),
+        case("mostly large", _components((4, 0.3, 0.2), (40, 3.0, 0.5), seed=2)),
+        case(
+            "small losses that are not near 0", _components((12, 5.0, 0.2), (12, 9.0, 0.4), seed=3)
+        ),
+        case("in 32 bits", _components((12, 0.2, 0.1), (12, 4.0, 0.5), seed=4).float()),
+        case("losses in the hundreds", 100 * _components((15, 0.2, 0.1), (9, 4.0, 0.5), seed=5)),
+        case(
+            "losses in the thousandths", 1e-3 * _components((12, 0.2, 0.1), (12, 1.0, 0.2), seed=11)
+        ),
+        case("a young network", _components((20, 2.3, 0.001), (20, 2.31, 0.0015), seed=12)),
+        case("half of them learned by heart", _components(*by_heart, seed=15)),
+        case(
+            "a wide component of large losses", _components((15, 0.2, 0.1), (15, 4.0, 1.5), seed=6)
+        ),
+        case("a hundred losses", _components((60, 0.2, 0.2), (40, 4.0, 0.8), seed=7)),
+        case("two hundred losses", _components((60, 0.4, 0.3), (140, 3.0, 0.6), seed=8)),
         # Not nearer: then a fit that ends early, as the authors' does, is another fit.
-        case("hills that touch", _hills((80, 1.0, 0.7), (80, 2.6, 0.8), seed=17)),
+        case("components that overlap", _components((80, 1.0, 0.7), (80, 2.6, 0.8), seed=17)),
     ]
 
 
@@ -145,7 +151,7 @@ SPLIT = Exercise(
         ),
         Misconception(
             "decides instead of giving a probability",
-            "Between the hills nobody can be sure. Which method of the mixture says how sure?",
+            "Between the components nobody can be sure. Which method of the mixture says how sure?",
             returns="torch.from_numpy(mixture.predict_proba(values)[:, low] > 0.5).double()",
         ),
         Misconception(
