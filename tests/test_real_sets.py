@@ -267,7 +267,7 @@ def test_food101_has_noisy_training_labels(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("pizza/1", r"train.txt:5: 'pizza' is no class of classes.txt"),
+        ("pizza/1", r"train.txt:5: 'pizza' is none of the classes apple_pie, sushi, waffles"),
         ("sushi/3", "images/sushi/3.jpg stands twice in"),
     ],
 )

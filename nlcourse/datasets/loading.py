@@ -24,6 +24,7 @@ from . import files, photographs
 from .dataset import Dataset, stratified
 from .files import DataError
 from .image_cache import FOLDER, Decoding, cached_images
+from .photographs import Statistics
 
 NAMES = (
     *("digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "cifar10n", "cifar100n"),
@@ -71,7 +72,9 @@ def load(
         name: one of :data:`NAMES`. ``digits`` are float32 in 0..1, the others uint8.
         root: folder of the data; left out: ``NLCOURSE_DATA``, else ``data/``.
         kind: which labels. ``cifar10n``: worse (default), aggre, random1, random2, random3;
-            ``clothing1m``: noisy (default), both, clean (see :func:`photographs.read`).
+            ``clothing1m``: noisy (default), the million with given labels; both, the images of the
+            clean training list that have a given label too, so that the noise can be measured;
+            clean, that whole list with its clean labels.
         test: which test set, for those that have two: ``clothing1m`` test (default) or validation,
             ``mini-webvision`` webvision (default) or ilsvrc12.
         download: may missing files be fetched? (Clothing1M and WebVision come by other ways.)
@@ -136,9 +139,12 @@ def load_folder(
 
     Args:
         path: the folder.
-        labels: a CSV file ``path,label[,true_label]``; see :func:`photographs.read_folder`.
-        test_labels: the same for the test images.
-        class_names: the classes in their order; left out: all that occur.
+        labels: a CSV file with the columns ``path``, ``label`` and, if known, ``true_label``;
+            paths start from the folder. Left out: ``labels.csv`` in it, else one folder a class,
+            in ``train`` (and ``test`` or ``val``) or in the folder itself.
+        test_labels: the same for the test images; left out: ``test_labels.csv`` if it is there.
+        class_names: the classes in their order; left out: all that occur, numbers by their size,
+            words (and class folders) by the alphabet.
         test_share: share of the images that is split off, in (0, 1).
         seed: decides which.
         decoding: size of the images, place of their cache, what becomes of damaged ones.
@@ -169,29 +175,33 @@ def _load_digits() -> Dataset:
     is_test[stratified(labels, DIGITS_TEST_SIZE, seed=0)] = True
     pixels = images[~is_test].double()
     statistics = (pixels.mean().item(),), (pixels.std(correction=0).item(),)
-    train, test = ((images[part], labels[part]) for part in (~is_test, is_test))
-    return _with_true_labels("digits", train, test, DIGITS, statistics)
+    parts = [(images[part], labels[part]) for part in (~is_test, is_test)]
+    return _of_true_labels("digits", parts, DIGITS, statistics)
 
 
 def _load_idx(name: str, root: Path) -> Dataset:
-    images, labels, test_images, test_labels = (
-        files.read_idx(files.find(alternatives)) for alternatives in files.needed(name, root)
-    )
+    values = [files.read_idx(files.find(one)) for one in files.needed(name, root)]
+    parts = [(values[at].unsqueeze(1), values[at + 1]) for at in (0, 2)]
     names = DIGITS if name == "mnist" else tuple(files.torchvision_class(name).classes)
-    train, test = (images.unsqueeze(1), labels), (test_images.unsqueeze(1), test_labels)
-    return _with_true_labels(name, train, test, names, STATISTICS[name])
+    return _of_true_labels(name, parts, names, STATISTICS[name])
 
 
 def _load_cifar(name: str, root: Path) -> Dataset:
     source = files.torchvision_class(name)
     # torchvision checks the hash of each file itself before it unpickles it.
-    parts = [source(root, train=part, download=False) for part in (True, False)]
-    train, test = (
+    found = [source(root, train=part, download=False) for part in (True, False)]
+    parts = [
         (torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(part.targets))
-        for part in parts
-    )
-    statistics = STATISTICS[name.removesuffix("n")]
-    return _with_true_labels(name, train, test, tuple(parts[0].classes), statistics)
+        for part in found
+    ]
+    return _of_true_labels(name, parts, tuple(found[0].classes), STATISTICS[name.removesuffix("n")])
+
+
+def _of_true_labels(
+    name: str, parts: list[tuple[Tensor, Tensor]], class_names: tuple[str, ...], of: Statistics
+) -> Dataset:
+    (images, labels), test = parts
+    return Dataset(name, images, labels.clone(), labels, *test, class_names, *of)
 
 
 def _with_human_labels(data: Dataset, root: Path, kind: str) -> Dataset:
@@ -203,20 +213,6 @@ def _with_human_labels(data: Dataset, root: Path, kind: str) -> Dataset:
             "two is in another order, so that no label would belong to its image"
         )
     return data.with_labels(human[HUMAN_KINDS[data.name][kind]])
-
-
-def _with_true_labels(
-    name: str,
-    train: tuple[Tensor, Tensor],
-    test: tuple[Tensor, Tensor],
-    class_names: tuple[str, ...],
-    statistics: tuple[tuple[float, ...], tuple[float, ...]],
-) -> Dataset:
-    (images, labels), (test_images, test_labels) = train, test
-    mean, std = statistics
-    return Dataset(
-        name, images, labels.clone(), labels, test_images, test_labels, class_names, mean, std
-    )
 
 
 # ---------------------------------------------------------------- photographs
@@ -231,11 +227,11 @@ def _load_photographs(
         if name == "food101" and download and not is_there:
             files.fetch_food101(folder)
         return _decoded(name, folder, photographs.read(name, folder, kind, test), how)
-    except FileNotFoundError as error:
-        problem = f"missing: {error.filename}"
+    except (FileNotFoundError, DataError) as error:
+        problem = (
+            f"missing: {error.filename}" if isinstance(error, FileNotFoundError) else str(error)
+        )
         raise DataError(photographs.how_to_get(name, root, problem)) from error
-    except DataError as error:
-        raise DataError(photographs.how_to_get(name, root, str(error))) from error
 
 
 def _decoded(name: str, folder: Path, listing: photographs.Listing, how: Decoding) -> Dataset:
@@ -244,29 +240,24 @@ def _decoded(name: str, folder: Path, listing: photographs.Listing, how: Decodin
     images, test_images = (
         cached_images(part.name, part.base, part.paths, how) for part in (train, test)
     )
-    mean, std = listing.statistics or _measure(images.images)
     return Dataset(
-        name=name,
-        images=images.images,
-        labels=train.labels[images.index],
-        true_labels=train.true_labels[images.index],
-        test_images=test_images.images,
-        test_labels=test.best_labels[test_images.index],
-        class_names=listing.class_names,
-        mean=mean,
-        std=std,
+        name,
+        images.images,
+        train.labels[images.index],
+        train.true_labels[images.index],
+        test_images.images,
+        test.best_labels[test_images.index],
+        listing.class_names,
+        *(listing.statistics or _measure(images.images)),
     )
 
 
-def _measure(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _measure(images: Tensor) -> Statistics:
     """Measure mean and deviation of each channel on evenly spread images: a thousand suffice."""
     spread = torch.linspace(0, len(images) - 1, min(len(images), SAMPLE)).long()
-    channels = images[spread].transpose(0, 1).flatten(1)
-    # Counting how often each of the 256 values occurs needs no copy of the pixels as floats.
-    shares = torch.stack([channel.bincount(minlength=256) for channel in channels]).double()
-    shares /= channels.shape[1]
-    values = torch.arange(256).double() / 255
-    mean = shares @ values
-    variance = (shares * (values - mean[:, None]) ** 2).sum(1)
+    # One channel after the other: floats take four times the room of the pixels.
+    channels = images[spread].transpose(0, 1)
+    measured = [torch.std_mean(channel.float() / 255, correction=0) for channel in channels]
     # Without any deviation (all images black, say) normalising would divide by zero.
-    return tuple(mean.tolist()), tuple(variance.sqrt().clamp(min=1 / 255).tolist())
+    std = tuple(max(std.item(), 1 / 255) for std, _ in measured)
+    return tuple(mean.item() for _, mean in measured), std

@@ -15,9 +15,9 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress
+from itertools import chain, compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,9 +57,9 @@ HOW_TO_GET = {
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 CLOTHING = ((0.6959, 0.6537, 0.6371), (0.3113, 0.3192, 0.3214))
 CLOTHING_CLASSES = (
-    "T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket",
-    "Down Coat", "Suit", "Shawl", "Dress", "Vest", "Underwear",
-)  # fmt: skip
+    *("T-Shirt", "Shirt", "Knitwear", "Chiffon", "Sweater", "Hoodie", "Windbreaker", "Jacket"),
+    *("Down Coat", "Suit", "Shawl", "Dress", "Vest", "Underwear"),
+)
 MINI_CLASSES = 50  # "mini": the first 50 of WebVision's 1,000 classes
 
 
@@ -105,54 +105,40 @@ class Part:
         expect(0 < share < 1 and 0 < size < n, what, f"{share} of {n} images")
         is_test = torch.zeros(n, dtype=torch.bool)
         is_test[stratified(self.best_labels, size, seed)] = True
-        train, test = (
-            Part(
-                f"{self.name}-{name}",
-                self.base,
-                list(compress(self.paths, chosen.tolist())),
-                self.labels[chosen],
-                self.true_labels[chosen],
-            )
-            for name, chosen in (("train", ~is_test), ("test", is_test))
-        )
-        return train, test
+        return self._choose("train", ~is_test), self._choose("test", is_test)
+
+    def _choose(self, name: str, chosen: Tensor) -> Part:
+        paths = list(compress(self.paths, chosen.tolist()))
+        name = f"{self.name}-{name}"
+        return Part(name, self.base, paths, self.labels[chosen], self.true_labels[chosen])
+
+
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Listing(NamedTuple):
     """A training list, a test list, and what the classes are called.
 
-    Attributes:
-        train: what to train on.
-        test: its labels are true ones, as far as anybody knows.
-        class_names: one a class.
-        statistics: mean and deviation of each channel; None: to be measured.
+    The labels of the test list are true ones, as far as anybody knows. `statistics` are the mean
+    and deviation of each channel; None: to be measured.
     """
 
     train: Part
     test: Part
     class_names: tuple[str, ...]
-    statistics: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    statistics: Statistics | None = None
 
 
 def _labelled(
     name: str, base: Path, labels: Mapping[str, int], true: Mapping[str, int] | None = None
 ) -> Part:
     """Make a part of path -> given label and path -> true label, as far as it is known."""
-    true = true or {}
-    known = torch.tensor([true.get(path, UNKNOWN) for path in labels])
-    return Part(name, base, list(labels), torch.tensor(list(labels.values())), known)
+    known = [(true or {}).get(path, UNKNOWN) for path in labels]
+    return Part(name, base, list(labels), torch.tensor(list(labels.values())), torch.tensor(known))
 
 
 def read(name: str, folder: Path, kind: str | None, test: str) -> Listing:
-    """Read the lists of one of :data:`NAMES`.
-
-    Args:
-        name: of the set.
-        folder: where the set lies.
-        kind: of :data:`KINDS`, for ``clothing1m``. "noisy": the million with given labels;
-            "both": the images of the clean training list that also have a given label, so that
-            the noise can be measured; "clean": that whole list with its clean labels.
-        test: which test set, of :data:`TEST_SETS`.
+    """Read the lists of one of :data:`NAMES`; `kind` and `test` as in :func:`~.loading.load`.
 
     Raises:
         FileNotFoundError: a list is missing.
@@ -182,37 +168,27 @@ def _read_clothing(folder: Path, kind: str, test: str) -> Listing:
         _read_pairs(lists / f"{one}_label_kv.txt", len(CLOTHING_CLASSES))
         for one in ("clean", "noisy")
     )
-    # A line that stands there twice counts once, as in the published training.
+    train_list = "noisy_train" if kind == "noisy" else "clean_train"
+    test_list = "clean_test" if test == "test" else "clean_val"
     train, test_keys = (
-        dict.fromkeys(line for _, line in _lines(lists / f"{one}_key_list.txt"))
-        for one in (
-            "noisy_train" if kind == "noisy" else "clean_train",
-            "clean_test" if test == "test" else "clean_val",
-        )
+        list(_lines(lists / f"{one}_key_list.txt").values()) for one in (train_list, test_list)
     )
     if kind == "both":
-        train = {key: None for key in train if key in noisy}
-    given = clean if kind == "clean" else noisy
-    return Listing(
-        _clothing_part(f"clothing1m-{kind}", folder, train, given, clean),
-        _clothing_part(f"clothing1m-{test}", folder, test_keys, clean, clean),
-        CLOTHING_CLASSES,
-        CLOTHING,
-    )
-
-
-def _clothing_part(
-    name: str, folder: Path, keys: Iterable[str], given: Mapping[str, int], clean: Mapping[str, int]
-) -> Part:
-    without = [key for key in keys if key not in given]
-    if without:
-        raise DataError(f"{len(without)} images of {name} have no label, the first: {without[0]}")
+        train = [key for key in train if key in noisy]
     # The keys begin with images/; DivideMix keeps the folders below it one level higher.
     prefix = "" if (folder / "images").is_dir() else "images/"
-    paths = {key.removeprefix(prefix): key for key in keys}
-    labels = {path: given[key] for path, key in paths.items()}
-    true = {path: clean[key] for path, key in paths.items() if key in clean}
-    return _labelled(name, folder, labels, true)
+
+    def part(name: str, keys: list[str], given: Mapping[str, int]) -> Part:
+        without = [key for key in keys if key not in given]
+        if without:
+            many = f"{len(without)} images of clothing1m-{name}"
+            raise DataError(f"{many} have no label, the first: {without[0]}")
+        # A line that stands there twice counts once, as in the published training.
+        listed = _labelled(f"clothing1m-{name}", folder, {key: given[key] for key in keys}, clean)
+        return replace(listed, paths=[key.removeprefix(prefix) for key in listed.paths])
+
+    of_train = part(kind, train, clean if kind == "clean" else noisy)
+    return Listing(of_train, part(test, test_keys, clean), CLOTHING_CLASSES, CLOTHING)
 
 
 # ---------------------------------------------------------------- WebVision
@@ -220,18 +196,20 @@ def _clothing_part(
 
 def _read_webvision(folder: Path, test: str) -> Listing:
     info = folder / "info"
+    lines: list[str] = []  # "n01440764 tench, Tinca tinca", one a class
     names = tuple(f"class {label}" for label in range(MINI_CLASSES))
-    if (info / "synsets.txt").is_file():  # lines "n01440764 tench, Tinca tinca"
-        lines = [line for _, line in _lines(info / "synsets.txt")][:MINI_CLASSES]
+    if (info / "synsets.txt").is_file():
+        lines = list(_lines(info / "synsets.txt").values())[:MINI_CLASSES]
         names = tuple(line.partition(" ")[2].partition(",")[0] for line in lines)
         if len(names) < MINI_CLASSES:
             raise DataError(f"Expected at least {MINI_CLASSES} classes in {info}, got {len(names)}")
     train = _labelled("mini-webvision-train", folder, _mini(info / "train_filelist_google.txt"))
     if test == "ilsvrc12":
-        return Listing(train, _read_ilsvrc12(folder), names, IMAGENET)
-    validation = _mini(info / "val_filelist.txt").items()
-    labels = {f"val_images_256/{path}": label for path, label in validation}
-    of_test = _labelled("mini-webvision-webvision", folder, labels, labels)
+        base = folder / "imagenet" / "val"
+        labels = _read_ilsvrc12(base, [line.partition(" ")[0] for line in lines])
+    else:
+        base, labels = folder / "val_images_256", _mini(info / "val_filelist.txt")
+    of_test = _labelled(f"mini-webvision-{test}", base, labels, labels)
     return Listing(train, of_test, names, IMAGENET)
 
 
@@ -239,46 +217,37 @@ def _mini(path: Path) -> dict[str, int]:
     return {key: label for key, label in _read_pairs(path).items() if label < MINI_CLASSES}
 
 
-def _read_ilsvrc12(folder: Path) -> Part:
+def _read_ilsvrc12(base: Path, synsets: list[str]) -> dict[str, int]:
     """List ImageNet's validation images: a folder a class, called 0, 1, ... or by its synset."""
-    base, synsets = folder / "imagenet" / "val", folder / "info" / "synsets.txt"
-    if not base.is_dir():
-        raise FileNotFoundError(2, "no such folder", str(base))
-    if (base / "0").is_dir():
-        names = [str(label) for label in range(MINI_CLASSES)]
-    elif synsets.is_file():
-        names = [line.partition(" ")[0] for _, line in _lines(synsets)]
-    else:  # in the order of their names they are the classes, but only all of them
-        names = _class_folders(base)
-        if len(names) != 1000:
+    found = _class_folders(base)
+    if "0" in found:
+        synsets = [str(label) for label in range(MINI_CLASSES)]
+    elif not synsets:  # in the order of their names they are the classes, but only all of them
+        synsets = found[:MINI_CLASSES]
+        if len(found) != 1000:
             raise DataError(
                 f"Expected in {base} the folders 0 to {MINI_CLASSES - 1}, or synset folders beside "
-                f"{synsets}, got {len(names)} folders"
+                f"info/synsets.txt, got {len(found)} folders"
             )
-    labels = _labels_of_folders(base, names[:MINI_CLASSES])
-    return _labelled("mini-webvision-ilsvrc12", base, labels, labels)
+    return _labels_of_folders(base, synsets)
 
 
 # ---------------------------------------------------------------- Food-101
 
 
 def _read_food(folder: Path) -> Listing:
-    classes = [line for _, line in _lines(folder / "meta" / "classes.txt")]
-    train, test = (_food_part(folder, name, classes) for name in ("train", "test"))
-    train = replace(train, true_labels=torch.full_like(train.labels, UNKNOWN))
-    return Listing(train, test, tuple(name.replace("_", " ") for name in classes), IMAGENET)
+    meta = folder / "meta"
+    classes = list(_lines(meta / "classes.txt").values())
 
+    def part(name: str) -> Part:
+        rows = [
+            _Row(f"{meta / name}.txt:{number}", f"images/{key}.jpg", key.partition("/")[0])
+            for number, key in _lines(meta / f"{name}.txt").items()
+        ]
+        return _part_of_rows(f"food101-{name}", folder, rows, classes)
 
-def _food_part(folder: Path, name: str, classes: list[str]) -> Part:
-    path = folder / "meta" / f"{name}.txt"
-    number = {label: i for i, label in enumerate(classes)}
-    keys = []
-    for line, key in _lines(path):
-        if key.partition("/")[0] not in number:
-            raise DataError(f"{path}:{line}: {key.partition('/')[0]!r} is no class of classes.txt")
-        keys.append(key)
-    labels = torch.tensor([number[key.partition("/")[0]] for key in keys])
-    return Part(f"food101-{name}", folder, [f"images/{key}.jpg" for key in keys], labels, labels)
+    names = tuple(name.replace("_", " ") for name in classes)
+    return Listing(part("train"), part("test"), names, IMAGENET)
 
 
 # ---------------------------------------------------------------- any folder
@@ -288,7 +257,19 @@ class _Row(NamedTuple):
     place: str  # file and line, for messages
     path: str
     label: str
-    true_label: str
+    true_label: str = ""
+
+
+def _part_of_rows(name: str, base: Path, rows: Sequence[_Row], names: Sequence[str]) -> Part:
+    """Make a part of rows, whose labels are class names."""
+    number = {one: label for label, one in enumerate(names)} | {"": UNKNOWN}
+    for row in rows:
+        for label in (row.label, row.true_label):
+            if label not in number:
+                raise DataError(f"{row.place}: {label!r} is none of the classes {', '.join(names)}")
+    labels = torch.tensor([number[row.label] for row in rows])
+    true_labels = torch.tensor([number[row.true_label] for row in rows])
+    return Part(name, base, [row.path for row in rows], labels, true_labels)
 
 
 def read_folder(
@@ -299,21 +280,10 @@ def read_folder(
     test_share: float,
     seed: int,
 ) -> Listing:
-    """List the images of a folder with a label file, or with a folder for each class.
-
-    Args:
-        folder: of the images.
-        labels: a CSV file with the columns ``path``, ``label`` and, if known, ``true_label``;
-            paths start from `folder`. Left out: ``labels.csv`` in the folder, else one folder a
-            class, in ``train`` (and ``test`` or ``val``) or in the folder itself.
-        test_labels: the same for the test images; left out: ``test_labels.csv`` if it is there.
-        class_names: the classes in their order; left out: all that occur, numbers by their size,
-            words by the alphabet.
-        test_share: share of the images to be split off where there are no test images.
-        seed: decides which.
+    """List the images of any folder; the arguments are those of :func:`~.loading.load_folder`.
 
     Raises:
-        DataError: nothing of that is there, or a list says what cannot be.
+        DataError: there are neither labels nor class folders, or a list says what cannot be.
         ValueError: `test_labels` without a label file for training, or a share of no images.
     """
     if not folder.is_dir():
@@ -322,27 +292,29 @@ def read_folder(
     if file is None:
         why = "a folder a class has neither"
         expect(test_labels is None, "`labels` beside `test_labels`", repr(test_labels), why)
-        train, test, names = _read_class_folders(folder, class_names)
+        parts, names = _read_class_folders(folder, class_names)
     else:
         test_file = _listed(folder, test_labels, "test_labels.csv")
-        train, test, names = _read_label_files(folder, file, test_file, class_names)
-    if test is None:
-        train, test = train.split(test_share, seed)
+        parts, names = _read_label_files(folder, file, test_file, class_names)
+    train, test = parts if len(parts) == 2 else parts[0].split(test_share, seed)
     return Listing(train, test, names)
 
 
 def _read_label_files(
     folder: Path, file: Path, test_file: Path | None, class_names: Sequence[str] | None
-) -> tuple[Part, Part | None, tuple[str, ...]]:
-    rows = _read_csv(file)
-    test_rows = _read_csv(test_file) if test_file else []
-    names = _check_classes(rows + test_rows, class_names)
-    seen = {row.path for row in rows}
-    for row in test_rows:
-        if row.path in seen:
+) -> tuple[list[Part], tuple[str, ...]]:
+    rows = {one: _read_csv(one) for one in (file, test_file) if one}
+    every = list(chain(*rows.values()))
+    if class_names is None:
+        found = {row.label for row in every} | {row.true_label for row in every} - {""}
+        numbers = all(name.isdecimal() for name in found)
+        class_names = sorted(found, key=int if numbers else None)
+    names = tuple(str(name) for name in class_names)
+    trained = {row.path for row in rows[file]}
+    for row in every[len(rows[file]) :]:
+        if row.path in trained:
             raise DataError(f"{row.place}: {row.path} is a training image as well")
-    test = _csv_part(test_file.stem, folder, test_rows, names) if test_file else None
-    return _csv_part(file.stem, folder, rows, names), test, names
+    return [_part_of_rows(one.stem, folder, rows[one], names) for one in rows], names
 
 
 def _listed(folder: Path, given: str | os.PathLike[str] | None, usual: str) -> Path | None:
@@ -375,45 +347,24 @@ def _read_csv(file: Path) -> list[_Row]:
     return rows
 
 
-def _check_classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the classes in their order; refuse labels that are none of the given classes."""
-    if class_names is None:
-        found = {row.label for row in rows} | {row.true_label for row in rows if row.true_label}
-        are_numbers = all(name.isdecimal() for name in found)
-        return tuple(sorted(found, key=int if are_numbers else None))
-    names = tuple(str(name) for name in class_names)
-    for row in rows:
-        for label in (row.label, row.true_label or row.label):
-            if label not in names:
-                raise DataError(f"{row.place}: {label!r} is none of the classes {', '.join(names)}")
-    return names
-
-
-def _csv_part(name: str, folder: Path, rows: Sequence[_Row], names: Sequence[str]) -> Part:
-    number = {name: label for label, name in enumerate(names)} | {"": UNKNOWN}
-    labels = torch.tensor([number[row.label] for row in rows])
-    true_labels = torch.tensor([number[row.true_label] for row in rows])
-    return Part(name, folder, [row.path for row in rows], labels, true_labels)
-
-
 def _read_class_folders(
     folder: Path, class_names: Sequence[str] | None
-) -> tuple[Part, Part | None, tuple[str, ...]]:
-    base, test = folder, None
+) -> tuple[list[Part], tuple[str, ...]]:
+    bases = {"train": folder}
     if (folder / "train").is_dir():
-        base = folder / "train"
-        test = next((folder / name for name in ("test", "val") if (folder / name).is_dir()), None)
-    names = tuple(_class_folders(base) if class_names is None else class_names)
+        places = {"train": "train", "test": "test" if (folder / "test").is_dir() else "val"}
+        bases = {name: folder / at for name, at in places.items() if (folder / at).is_dir()}
+    names = tuple(_class_folders(bases["train"]) if class_names is None else class_names)
     if not names:
         raise DataError(
             f"Expected in {folder} a file labels.csv (path,label[,true_label]) or a folder of "
             "images for each class; found neither"
         )
-    for part in filter(None, (base, test)):
-        for stranger in sorted({*_class_folders(part)} - {*names}):
-            raise DataError(f"{part / stranger} is none of the classes {', '.join(names)}")
-    train = _labelled("train", base, _labels_of_folders(base, names))
-    return train, _labelled("test", test, _labels_of_folders(test, names)) if test else None, names
+    for base in bases.values():
+        for stranger in sorted({*_class_folders(base)} - {*names}):
+            raise DataError(f"{base / stranger} is none of the classes {', '.join(names)}")
+    parts = [_labelled(name, at, _labels_of_folders(at, names)) for name, at in bases.items()]
+    return parts, names
 
 
 def _class_folders(base: Path) -> list[str]:
@@ -425,27 +376,26 @@ def _labels_of_folders(base: Path, names: Sequence[str]) -> dict[str, int]:
     """Return path -> class of the images below class folders, class by class in their order."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-    number = {name: label for label, name in enumerate(names)}
-    found = make_dataset(base, number, IMG_EXTENSIONS, allow_empty=True)
-    found.sort(key=lambda pair: pair[1])
-    return {str(Path(path).relative_to(base)): label for path, label in found}
+    return {
+        str(Path(path).relative_to(base)): label
+        for label, name in enumerate(names)
+        for path, _ in make_dataset(base, {name: label}, IMG_EXTENSIONS, allow_empty=True)
+    }
 
 
 # ---------------------------------------------------------------- lines
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield number and text of the lines that are not blank."""
+def _lines(path: Path) -> dict[int, str]:
+    """Return number -> text of the lines that are not blank."""
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                yield number, line.strip()
+        return {number: line.strip() for number, line in enumerate(file, 1) if line.strip()}
 
 
 def _read_pairs(path: Path, num_classes: int | None = None) -> dict[str, int]:
     """Read lines ``path label``: an image with two different labels is refused."""
     found: dict[str, int] = {}
-    for number, line in _lines(path):
+    for number, line in _lines(path).items():
         *key, text = line.rsplit(maxsplit=1)
         if not key or not text.isdecimal() or (num_classes and int(text) >= num_classes):
             top = f" from 0 to {num_classes - 1}" if num_classes else ""
