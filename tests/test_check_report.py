@@ -172,7 +172,8 @@ def test_missing_nbval_is_said(tmp_path, monkeypatch):
         check_notebook(write(tmp_path / "07_x.ipynb", "1"))
 
 
-def test_checked_names_are_read_from_code():
-    source = "!ls\nf = check(f)\ng = check(anything, '7.2')\nh = check(x, number='7.3')\nother(y)"
-    assert sorted(report._checked_names(source)) == ["7.2", "7.3", "f"]
-    assert list(report._checked_names("def (")) == []
+def test_checked_exercises_are_read_from_code():
+    source = "!ls\nx = check(forget_rate)\ny = check(f, '7.2')\nz = check(\n    x, number='7.3')"
+    others = "other(y)\n# a = check(small_loss_indices)\nb = check(nothing_known)\ndef ("
+    assert report._checked(source) == {"7.1", "7.2", "7.3"}
+    assert report._checked(others) == set()

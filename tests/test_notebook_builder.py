@@ -11,9 +11,9 @@ from nbgrader.nbgraderformat.v3 import MetadataValidatorV3
 from nbgrader.preprocessors import CheckCellMetadata, ClearHiddenTests, ClearSolutions
 
 from nlcourse.course import builder as notebooks
-from nlcourse.course import sources
 from nlcourse.course.paths import Lesson
-from nlcourse.course.sources import LessonError
+from nlcourse.lessons import sources
+from nlcourse.lessons.sources import LessonError
 
 ADDRESS = "https://example.org/somewhere/else.git"
 LESSON = '''\

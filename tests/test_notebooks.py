@@ -15,8 +15,8 @@ import pytest
 
 from nlcourse.course import builder as notebooks
 from nlcourse.course import paths as course
-from nlcourse.course.sources import CHECK_CALL
 from nlcourse.lessons.checks.exercise import exercises
+from nlcourse.lessons.sources import CHECK_CALL
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = course.lessons(ROOT)

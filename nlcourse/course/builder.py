@@ -1,9 +1,9 @@
 """Lessons as text, notebooks as products: `nlcourse notebooks` builds both variants of a lesson.
 
 From a source come notebooks/NN_name.ipynb (blank, no outputs) and notebooks/solutions/NN_name.ipynb
-(solved and executed, an nbgrader source notebook as it stands). jupytext reads (`sources.py`),
-nbgrader's preprocessors clear, nbclient executes, nbformat writes; this file makes it repeatable
-and compares. Needs the extra `teach`.
+(solved and executed, an nbgrader source notebook as it stands). jupytext reads
+(`lessons/sources.py`), nbgrader's preprocessors clear, nbclient executes, nbformat writes; this
+file makes it repeatable and compares. Needs the extra `teach`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from nbformat import NotebookNode
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
 from traitlets.config import Config
 
+from ..lessons.sources import CHECK_CALL, LessonError, read_source, split_cells
 from .paths import Lesson, lessons, repository_url
-from .sources import CHECK_CALL, LessonError, read_source, split_cells
 
 BUILDER = 1  # raise it when the same source would give another notebook
 CODE_STUB = "raise NotImplementedError"

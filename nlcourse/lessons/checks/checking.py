@@ -58,11 +58,13 @@ def check(function: Callable[..., Any], number: str | None = None) -> Callable[.
         found = f"{verdict.cases} cases" + (f"; {turned}" if turned else "")
         say(f"✓ {exercise.title}: {found}. {memory.standing(exercise)}")
         return function
-    if verdict.outcome == "open" and not strict():
-        say(f"○ {exercise.title} {state}. The course's version goes on. {help_for(exercise)}")
+    help_for = f'Stuck? hint("{exercise.number}")'
+    if verdict.outcome == "open" and not _strict():
+        say(f"○ {exercise.title} {state}. The course's version goes on. {help_for}")
         return exercise.reference
     head = f"✗ {exercise.title} {state}" + (f": {verdict.reason}" if verdict.reason else "")
-    raise CheckFailed("\n".join([head, *verdict.lines, go_on(exercise, function)]))
+    tail = f"  {_go_on(exercise, function)}{help_for}"
+    raise CheckFailed("\n".join([head, *verdict.lines, tail]))
 
 
 def _exercise_of(function: Any, number: str | None) -> Exercise:
@@ -80,7 +82,7 @@ def _exercise_of(function: Any, number: str | None) -> Exercise:
         ) from None
 
 
-def strict() -> bool:
+def _strict() -> bool:
     """Say whether blank exercises fail too: when `nlcourse check` or nbgrader looks at them."""
     grading = os.environ.get("NBGRADER_EXECUTION") == "autograde"  # no error is full marks there
     return grading or os.environ.get("NLCOURSE_STRICT", "") not in ("", "0")
@@ -94,24 +96,16 @@ def say(text: str) -> None:
         print(text.encode("ascii", "replace").decode())
 
 
-def help_for(exercise: Exercise) -> str:
-    """Return how to get a hint."""
-    return f'Stuck? hint("{exercise.number}")'
-
-
-def go_on(exercise: Exercise, function: Callable[..., Any]) -> str:
-    """Bind the course's version in the notebook and return the line that says so."""
+def _go_on(exercise: Exercise, function: Callable[..., Any]) -> str:
+    """Bind the course's version in the notebook, if there is one, and return what says so."""
     namespace = notebook_namespace()
     if namespace is None:
-        return f"  {help_for(exercise)}"
-    name = getattr(function, "__name__", exercise.name)
-    names = [exercise.name] if name not in namespace else list(dict.fromkeys((exercise.name, name)))
+        return ""
+    own = getattr(function, "__name__", "")
+    names = [exercise.name, *({own} & namespace.keys() - {exercise.name})]
     namespace.update(dict.fromkeys(names, exercise.reference))
     which = " and ".join(names)
-    return (
-        f"  Later cells go on: {which} is the course's version until yours is right. "
-        f"{help_for(exercise)}"
-    )
+    return f"Later cells go on: {which} is the course's version until yours is right. "
 
 
 def notebook_namespace() -> dict[str, Any] | None:

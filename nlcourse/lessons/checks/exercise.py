@@ -90,10 +90,6 @@ class Misconception:
     replace: dict[str, str] = field(default_factory=dict)
     returns: str = ""
 
-    def made(self, task: Task) -> Callable[..., Any]:
-        """Return the function that makes the mistake."""
-        return self.wrong or task.altered(self.replace, self.returns)
-
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
@@ -128,7 +124,9 @@ class Exercise:
     @cached_property
     def mistakes(self) -> tuple[Callable[..., Any], ...]:
         """The wrong functions, one a misconception."""
-        return tuple(each.made(self.task) for each in self.misconceptions)
+        return tuple(
+            one.wrong or self.task.altered(one.replace, one.returns) for one in self.misconceptions
+        )
 
     @property
     def name(self) -> str:
@@ -153,9 +151,9 @@ def exercises() -> dict[str, Exercise]:
     Raises:
         ValueError: two exercises share a number or a name.
     """
-    found: list[Exercise] = []
-    for room in sorted(Path(__file__).parents[1].glob("l[0-9][0-9]")):
-        found.extend(import_module(f"nlcourse.lessons.{room.name}.exercises").EXERCISES)
+    rooms = [room.name for room in Path(__file__).parents[1].glob("l[0-9][0-9]")]
+    modules = [import_module(f"nlcourse.lessons.{room}.exercises") for room in sorted(rooms)]
+    found = [exercise for module in modules for exercise in module.EXERCISES]
     found.sort(key=lambda exercise: [int(part) for part in exercise.number.split(".")])
     for key in ("number", "name"):
         values = [getattr(exercise, key) for exercise in found]
@@ -171,8 +169,7 @@ def find(wanted: object) -> Exercise:
         LookupError: there is none; the message names the nearest.
     """
     key = getattr(wanted, "__name__", None) or str(wanted)
-    by_name = {exercise.name: exercise for exercise in exercises().values()}
-    known = {**exercises(), **by_name}
+    known = exercises() | {exercise.name: exercise for exercise in exercises().values()}
     if key in known:
         return known[key]
     near = difflib.get_close_matches(key, known, n=1)

@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     from .engine import Verdict
 
 FILE = ".nlcourse-progress.json"
-_session: dict[str, dict[str, Any]] = {}  # goes on where the file cannot be written
+_session: dict[Path, dict[str, Any]] = {}  # goes on where the file cannot be written
 
 
-def progress_path() -> Path:
+def _path() -> Path:
     """Return the file: ``NLCOURSE_PROGRESS``, else a hidden one in the working directory."""
-    return Path(os.environ.get("NLCOURSE_PROGRESS") or FILE)
+    return Path(os.environ.get("NLCOURSE_PROGRESS") or FILE).absolute()
 
 
 def load() -> dict[str, dict[str, Any]]:
     """Return what is remembered of each exercise, as far as the file makes sense."""
     stored: Any = {}
     with suppress(OSError, ValueError, RecursionError):
-        stored = json.loads(progress_path().read_text(encoding="utf-8"))
+        stored = json.loads(_path().read_text(encoding="utf-8"))
     entries = stored.items() if isinstance(stored, dict) else ()
     kept = {number: entry for number, entry in entries if isinstance(entry, dict)}
-    return kept | _session.get(str(progress_path().absolute()), {})
+    return kept | _session.get(_path(), {})
 
 
 def record(exercise: Exercise, verdict: Verdict) -> None:
@@ -43,26 +43,21 @@ def record(exercise: Exercise, verdict: Verdict) -> None:
     tries = entry.get("tries", 0)
     entry["tries"] = (tries if isinstance(tries, int) else 0) + (verdict.outcome != "open")
     entry["solved"] = entry.get("solved") is True or verdict.outcome == "done"
-    if not _write(everything):
-        _session[str(progress_path().absolute())] = everything
-
-
-def _write(everything: dict[str, Any]) -> bool:
-    # First beside, then over: a kernel killed in between leaves the old file whole.
-    path = progress_path()
     try:
-        handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        _write(everything, _path())
+    except OSError:
+        _session[_path()] = everything
+
+
+def _write(everything: dict[str, Any], path: Path) -> None:
+    # First beside, then over: a kernel killed in between leaves the old file whole.
+    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(everything, file, indent=1)
-    except OSError:
-        return False
-    try:
         os.replace(beside, path)
-    except OSError:
-        with suppress(OSError):
-            os.unlink(beside)
-        return False
-    return True
+    finally:
+        Path(beside).unlink(missing_ok=True)
 
 
 def solved() -> set[str]:
@@ -72,8 +67,8 @@ def solved() -> set[str]:
 
 def standing(after: Exercise) -> str:
     """Return in a few words how far the student is, and what comes next."""
-    done = solved() & set(exercises())
     numbers = list(exercises())
+    done = solved() & set(numbers)
     if len(done) == len(numbers):
         return f"All {len(numbers)} exercises solved!"
     # What follows comes first; then whatever was left out before.
@@ -87,31 +82,25 @@ def standing(after: Exercise) -> str:
 
 def progress() -> None:
     """Print the table of all exercises: solved or not, tries, difficulty, importance, minutes."""
-    known = load()
+    known, done = load(), solved() & set(exercises())
     print(f"{'exercise':<32} {'tries':>5}  {'difficulty':<10}  {'importance':<10}  minutes")
     for number, exercise in exercises().items():
-        entry, task = known.get(number, {}), exercise.task
-        mark = "✓" if entry.get("solved") is True else "○"
+        tries, task = known.get(number, {}).get("tries", 0), exercise.task
         dots = [("●" * level).ljust(5, "·") for level in (task.difficulty, task.importance)]
         print(
-            f"{mark} {exercise.title:<30} {entry.get('tries', 0)!s:>5}  "
+            f"{'✓' if number in done else '○'} {exercise.title:<30} {tries!s:>5}  "
             f"{dots[0]:<10}  {dots[1]:<10}  {task.minutes:>7}"
         )
-    print(f"{len(solved() & set(exercises()))} of {len(exercises())} solved")
+    print(f"{len(done)} of {len(exercises())} solved")
 
 
 def report(exercise: Exercise, verdict: Verdict) -> None:
     """Append the outcome as a line of JSON to ``NLCOURSE_REPORT``, which `nlcourse check` reads."""
     path = os.environ.get("NLCOURSE_REPORT")
-    if not path:
-        return
-    line = {
-        "number": exercise.number,
-        "name": exercise.name,
-        "outcome": verdict.outcome,
-        "cases": verdict.cases,
-        "reason": verdict.reason,
-        "misconception": verdict.misconception,
-    }
-    with suppress(OSError), open(path, "a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    if path:
+        said = {
+            key: getattr(verdict, key) for key in ("outcome", "cases", "reason", "misconception")
+        }
+        line = json.dumps({"number": exercise.number, "name": exercise.name} | said)
+        with suppress(OSError), open(path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
