@@ -154,7 +154,13 @@ class LatestOnly:
         """Have it done soon, and return at once."""
         if self._asked is not None:
             self._asked.cancel()  # unless it is being done
-        self._asked = self._thread.submit(self.action)
+        self._asked = self._thread.submit(self._act)
+
+    def _act(self) -> None:
+        try:
+            self.action()
+        except Exception:  # an executor keeps it to itself; nobody would see why nothing is drawn
+            traceback.print_exc()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until all that was asked for is done; return whether it is."""

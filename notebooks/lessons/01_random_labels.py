@@ -153,7 +153,7 @@ from nlcourse.methods import CrossEntropy
 from nlcourse.training import Options, fit
 
 
-def fit_fully(training_set, epochs=200, **settings):
+def fit_fully(training_set, epochs=200, augment=None, **settings):
     """Train until all given labels are predicted; return method, history."""
     stop = threading.Event()
 
@@ -161,12 +161,9 @@ def fit_fully(training_set, epochs=200, **settings):
         if history.last["given_accuracy"] == 1.0:
             stop.set()
 
-    settings = {"lr": 0.05, "seed": SEED, **settings}
-    settings |= {
-        "epochs": epochs,
-        "on_epoch": look,
-        "options": Options(stop=stop),
-    }
+    options = Options(stop=stop, augment=augment)
+    settings = {"lr": 0.05, "seed": SEED, "options": options, **settings}
+    settings |= {"epochs": epochs, "on_epoch": look}
     method = CrossEntropy()
     return method, fit(method, training_set, progress=False, **settings)
 
