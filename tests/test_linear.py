@@ -109,18 +109,13 @@ def test_the_region_follows_from_the_flips():
         linear.region(1.2)
 
 
-@pytest.mark.parametrize("radius", [0.0, 0.5, 2.0])
-def test_first_weights_lie_on_the_sphere(radius):
-    theta = linear.initial_theta(30, radius=radius, generator=seeded(0))
+def test_first_weights_lie_on_the_sphere():
+    theta = linear.initial_theta(30, seeded(0))
     assert theta.shape == (2, 30)
-    assert (theta[0] - theta[1]).norm().item() == pytest.approx(radius)
+    assert (theta[0] - theta[1]).norm().item() == pytest.approx(2)
     assert torch.equal(theta[0], -theta[1])
-
-
-@pytest.mark.parametrize(("p", "radius", "says"), [(0, 2.0, "`p`"), (3, -1.0, "`radius`")])
-def test_bad_first_weights_are_said(p, radius, says):
-    with pytest.raises(ValueError, match=says):
-        linear.initial_theta(p, radius=radius)
+    with pytest.raises(ValueError, match="`p`"):
+        linear.initial_theta(0)
 
 
 # ---- the closed forms ----
@@ -204,7 +199,7 @@ def test_coefficients_of_the_true_class_for_any_number_of_classes():
     given_labels, true_labels = torch.tensor([1, 0, 2]), torch.tensor([1, 2, 0])
     got = linear.true_class_coefficients(probabilities, given_labels, true_labels)
     assert got.tolist() == pytest.approx([0.5 - 1, 0.8, 0.6])
-    with pytest.raises(ValueError, match="3 given and true labels"):
+    with pytest.raises(ValueError, match=r"`given_labels` of shape \(3,\)"):
         linear.true_class_coefficients(probabilities, given_labels[:2], true_labels)
 
 
@@ -344,9 +339,9 @@ def test_records_are_found_by_name_and_step():
         run.at("loss", -1)
 
 
-@given(steps=st.integers(1, 30_000), per_decade=st.integers(1, 20))
-def test_log_spaced_steps_begin_and_end_where_they_should(steps, per_decade):
-    record = linear.log_spaced(steps, per_decade)
+@given(steps=st.integers(1, 30_000))
+def test_log_spaced_steps_begin_and_end_where_they_should(steps):
+    record = linear.log_spaced(steps)
     assert record == sorted(set(record))
     assert (record[0], record[-1]) == (0, steps)
     assert {10**k for k in range(5) if 10**k <= steps} <= set(record)
