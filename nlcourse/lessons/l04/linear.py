@@ -74,13 +74,11 @@ class Sample(NamedTuple):
 def sample(
     n: int, p: int, sigma: float, flip: float, generator: torch.Generator | None = None
 ) -> Sample:
-    """Draw the data of the theorem.
+    """Draw the data of the theorem (section 3).
 
     n examples with p features: v is uniform on the unit sphere, both classes are equally likely,
     x = +v or -v plus N(0, sigma^2 I), and each label is the wrong one with probability `flip` (the
     theorem's Delta / 2), independently.
-
-    Source: arXiv 2007.00151, section 3. Explained in lesson 04.
     """
     expect(n >= 1, "`n` of at least 1", n, "it is the number of examples")
     expect(p >= 1, "`p` of at least 1", p, "it is the number of features")
@@ -120,13 +118,11 @@ def initial_theta(p: int, generator: torch.Generator | None = None) -> Tensor:
 
 
 def gradient(theta: Tensor, features: Tensor, given_labels: Tensor) -> Tensor:
-    """Gradient of the mean cross entropy of softmax regression, in closed form.
+    """Gradient of the mean cross entropy of softmax regression, in closed form: equation (3).
 
     Row c is ``(1/n) sum_i x_i (softmax(Theta x_i)_c - y_ic)``: every example pulls along itself,
     with its coefficient p - y as the weight. Theta is ``(2, p)``, like the result, x ``(n, p)``;
     the labels are int64 ``(n,)``, 0 or 1.
-
-    Source: arXiv 2007.00151, equation (3). Explained in lesson 04.
     """
     _check_model(theta, features, given_labels=given_labels)
     coefficients = (features @ theta.T).softmax(dim=1) - F.one_hot(given_labels, 2)
@@ -149,13 +145,11 @@ def true_class_coefficients(
 
 
 def alignment(gradient: Tensor, separator: Tensor) -> float:
-    """Cosine of the angle between minus the gradient and v.
+    """Cosine of the angle between minus the gradient and v: Theorem 1 and Proposition 3.
 
     A class-0 example should get a larger z_0 - z_1, and that difference is (Theta_0 - Theta_1).x.
     So the direction that a step moves in is ``-(G_0 - G_1)``. The gradient G is ``(2, p)``, v is
     ``(p,)`` of any length but 0. nan where the gradient is zero.
-
-    Source: arXiv 2007.00151, Theorem 1 and Proposition 3. Explained in lesson 04.
     """
     fits = gradient.shape == (2, *separator.shape) and separator.ndim == 1
     what = "a `gradient` of shape (2, p) and a `separator` of shape (p,)"
@@ -170,9 +164,8 @@ def accuracy_on_wrong(
 ) -> float:
     """Share of the wrongly labelled examples that are predicted as their true class.
 
-    The weights are ``(2, p)``, the features ``(n, p)``, the labels int64 ``(n,)``.
-
-    Source: arXiv 2007.00151, Theorem 1 and figure A.1. Explained in lesson 04.
+    Watched by Theorem 1 and figure A.1. The weights are ``(2, p)``, the features ``(n, p)``, the
+    labels int64 ``(n,)``.
     """
     _check_model(theta, features, given_labels=given_labels, true_labels=true_labels)
     is_wrong = given_labels != true_labels
@@ -216,8 +209,15 @@ class Descent:
         return float(self[column][place]), int(self["step"][place])
 
     def __repr__(self) -> str:
-        """Say how far it came."""
-        return f"Descent of {max(self['step'], default=0):.0f} steps with {len(self)} records"
+        """Say in one line what became of the wrongly labelled examples."""
+        if not len(self):
+            return "Descent without a record"
+        best, where = self.peak("wrong_as_true")
+        return (
+            f"Descent of {self['step'][-1]:.0f} steps: of the wrongly labelled {best:.0%} "
+            f"predicted as their true class at step {where}, {self['wrong_as_true'][-1]:.0%} at "
+            f"the end; {self['fitted'][-1]:.0%} of the given labels fitted"
+        )
 
 
 def log_spaced(steps: int) -> list[int]:
