@@ -46,23 +46,23 @@ class Augment:
             return images
         (size, _, height, width), device = images.shape, images.device
         if self.flip:
-            mirrored = torch.rand(size, 1, generator=generator, device=device) < 0.5
+            mirrored = torch.rand(size, 1, 1, 1, generator=generator, device=device) < 0.5
         if self.crop:
-            offsets = torch.randint(
-                2 * self.crop + 1, (2, size, 1), generator=generator, device=device
-            )
-            top, left = offsets
-            images = _windows(_pad(images, self.crop, black), top, left, height, width)
-        return _mirror(images, mirrored) if self.flip else images
+            ends = 2 * self.crop + 1
+            top, left = torch.randint(ends, (2, size, 1), generator=generator, device=device)
+            padded = F.pad(images, (self.crop,) * 4)
+            if black is not None:
+                inside = images.new_ones((1, 1, height, width), dtype=torch.bool)
+                padded = padded.where(F.pad(inside, (self.crop,) * 4), black[:, None, None])
+            images = _windows(padded, top, left, height, width)
+        return torch.where(mirrored, images.flip(3), images) if self.flip else images
 
     def cut(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Set one square an image to zero, which is the mean after normalisation."""
         if not self.cutout:
             return images
-        size, _, height, width = images.shape
-        device = images.device
-        # The centre may lie on the border, so that part of the square falls outside (as in the
-        # paper).
+        (size, _, height, width), device = images.shape, images.device
+        # The centre may lie on the border: a part of the square falls outside, as in the paper.
         centre_row = torch.randint(height, (size, 1), generator=generator, device=device)
         centre_column = torch.randint(width, (size, 1), generator=generator, device=device)
         low, high = self.cutout // 2, self.cutout - self.cutout // 2
@@ -71,15 +71,6 @@ class Augment:
         hole = ((row >= -low) & (row < high))[:, :, None]
         hole = hole & ((column >= -low) & (column < high))[:, None, :]
         return images.masked_fill(hole[:, None], 0.0)
-
-
-def _pad(images: Tensor, margin: int, black: Tensor | None) -> Tensor:
-    padded = F.pad(images, (margin,) * 4)
-    if black is not None:
-        inside = torch.ones(images.shape[-2:], dtype=torch.bool, device=images.device)
-        outside = ~F.pad(inside, (margin,) * 4)
-        padded = torch.where(outside, black[:, None, None], padded)
-    return padded
 
 
 def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int) -> Tensor:
@@ -96,10 +87,3 @@ def _windows(images: Tensor, top: Tensor, left: Tensor, height: int, width: int)
     images = images.contiguous()
     runs = images.as_strided((images.numel() - width + 1, width), (1, 1))
     return runs.index_select(0, starts.flatten()).view(size, channels, height, width)
-
-
-def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    """Mirror the images for which `mirrored` ``(b, 1)`` says so."""
-    both = torch.stack((images, images.flip(3)), dim=1).flatten(0, 1)
-    chosen = 2 * torch.arange(len(images), device=images.device) + mirrored[:, 0]
-    return both.index_select(0, chosen)

@@ -31,8 +31,7 @@ class Dataset:
         test_images: like `images`.
         test_labels: int64, true labels.
         class_names: one a class.
-        mean: per channel, on the 0..1 scale, of the training images.
-        std: per channel, on the 0..1 scale, of the training images.
+        mean: per channel, on the 0..1 scale, of the training images; so is `std`.
 
     Raises:
         ValueError: for shapes, lengths or label ranges that do not fit together.
@@ -55,9 +54,10 @@ class Dataset:
         _expect_images("test_images", self.test_images)
         own, of_test = self.image_shape, tuple(self.test_images.shape[1:])
         expect(own == of_test, f"`test_images` of the shape {own} of `images`", of_test)
-        expect_labels("labels", self.labels, self.num_classes, len(self.images))
-        expect_labels("true_labels", self.true_labels, self.num_classes, len(self.images), UNKNOWN)
-        expect_labels("test_labels", self.test_labels, self.num_classes, len(self.test_images))
+        n, classes = len(self.images), self.num_classes
+        expect_labels("labels", self.labels, classes, n)
+        expect_labels("true_labels", self.true_labels, classes, n, lowest=UNKNOWN)
+        expect_labels("test_labels", self.test_labels, classes, len(self.test_images))
         fits = len(self.mean) == len(self.std) == own[0] and min(self.std) > 0
         what = f"a `mean` and a positive `std` for each of the {own[0]} channels"
         expect(fits, what, f"{self.mean} and {self.std}")
@@ -119,15 +119,8 @@ class Dataset:
     def subset(self, size: int, seed: int = 0) -> Dataset:
         """Return `size` training examples, each true class in its share; the test set stays whole.
 
-        Where the true class is unknown the given label stands for it. Images on a memory map are
-        copied into memory.
-
-        Args:
-            size: from 1 to n.
-            seed: the same seed takes the same examples.
-
-        Raises:
-            ValueError: for a size out of range.
+        Where the true class is unknown the given label stands for it. The same seed takes the same
+        examples. Images on a memory map are copied into memory.
         """
         n = len(self.images)
         expect(1 <= size <= n, f"`size` from 1 to {n}, the number of training images", size)
@@ -145,15 +138,13 @@ def _expect_images(name: str, images: Tensor) -> None:
     fits = isinstance(images, Tensor) and images.dim() == 4 and images.numel() > 0
     got: object = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
     expect(fits, f"`{name}` of shape (n, channels, height, width)", got)
-    if images.dtype not in (torch.uint8, torch.float32):
-        raise TypeError(
-            f"Expected `{name}` as uint8 (0 to 255) or float32 (0 to 1), got {images.dtype}"
-        )
     if images.dtype == torch.float32:
         low, high = (value.item() for value in images.aminmax())  # nan fails here too
-        what = f"float `{name}` on the 0..1 scale"
         fits, why = -IMPLAUSIBLE <= low <= high <= IMPLAUSIBLE, "divide by 255, or give uint8"
-        expect(fits, what, f"{low:.3g} to {high:.3g}", why)
+        expect(fits, f"float `{name}` on the 0..1 scale", f"{low:.3g} to {high:.3g}", why)
+    elif images.dtype != torch.uint8:
+        kinds = "uint8 (0 to 255) or float32 (0 to 1)"
+        raise TypeError(f"Expected `{name}` as {kinds}, got {images.dtype}")
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> Tensor:

@@ -18,16 +18,14 @@ import socket
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from filelock import BaseFileLock, FileLock
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 IDX = ("mnist", "fashion-mnist")
 TORCHVISION = {
@@ -67,8 +65,6 @@ def lock_of(path: Path) -> BaseFileLock:
 
     It is a hidden file beside it, which the system frees when the process ends.
     """
-    from filelock import FileLock  # only here: most runs need none
-
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
@@ -109,11 +105,7 @@ def needed(name: str, root: Path) -> list[Alternatives]:
 
 
 def find(alternatives: Alternatives) -> Path:
-    """Return the first of the files that is there and whole.
-
-    Raises:
-        DataError: none is; the message names what is missing or damaged.
-    """
+    """Return the first file that is there and whole; DataError names what is missing or damaged."""
     problem = "missing: " + " or ".join(str(path) for path, _ in alternatives)
     for path, md5 in alternatives:
         if path.is_file():
@@ -129,11 +121,10 @@ def _is_whole(path: Path, md5: str) -> bool:
 
     if md5:
         return bool(check_integrity(path, md5))
-    try:
+    with suppress(AssertionError, KeyError, RuntimeError, TypeError, ValueError):
         read_idx(path)
-    except (AssertionError, KeyError, RuntimeError, TypeError, ValueError):
-        return False
-    return True
+        return True
+    return False
 
 
 def find_problems(name: str, root: Path) -> list[str]:
@@ -162,16 +153,18 @@ def provide(name: str, root: Path, download: bool) -> None:
 
 def message(name: str, root: Path, problems: Sequence[str], failure: str = "") -> str:
     """Say what is missing or damaged, where it was looked for, and what to do."""
-    lines = [f"The data set {name!r} is not complete:"]
-    lines += [f"  {problem}" for problem in problems]
-    if any(problem.startswith("damaged") for problem in problems):
-        lines.append("  Damaged files are never used; the command below replaces them.")
-    lines.append(f"Looked for in {root} (`root`, else the folder NLCOURSE_DATA names, else data/).")
-    lines += [failure] if failure else []
+    damaged = any(problem.startswith("damaged") for problem in problems)
     setting = "" if root == data_root(None) else f"   with NLCOURSE_DATA={root}"
-    lines.append(f"To fetch it, with a network: nlcourse data {name}{setting}")
-    lines.append('Without one: datasets.load("digits") needs no files at all.')
-    return "\n".join(lines)
+    lines = [
+        f"The data set {name!r} is not complete:",
+        *(f"  {problem}" for problem in problems),
+        "  Damaged files are never used; the command below replaces them." if damaged else "",
+        f"Looked for in {root} (`root`, else the folder NLCOURSE_DATA names, else data/).",
+        failure,
+        f"To fetch it, with a network: nlcourse data {name}{setting}",
+        'Without one: datasets.load("digits") needs no files at all.',
+    ]
+    return "\n".join(line for line in lines if line)
 
 
 # ---------------------------------------------------------------- fetching
@@ -192,11 +185,17 @@ def _fetching(goal: Path) -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-@contextmanager
-def _workplace(folder: Path) -> Iterator[Path]:
+def _workplace(folder: Path) -> tempfile.TemporaryDirectory[str]:
     # Beside the goal, so that the last step is a rename: a file is there whole or not at all.
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder) as path:
-        yield Path(path)
+    return tempfile.TemporaryDirectory(prefix=".fetching-", dir=folder)
+
+
+def _move(found: Path, folder: Path) -> None:
+    """Move files and folders into a folder; folders that are there stay, files are replaced."""
+    folder.mkdir(exist_ok=True)
+    for part in found.iterdir():
+        if not (folder / part.name).is_dir():
+            os.replace(part, folder / part.name)
 
 
 def _fetch(name: str, root: Path) -> None:
@@ -223,15 +222,13 @@ def _fetch_archive(source: Any, root: Path) -> None:
     """Unpack a CIFAR (fetched unless its archive lies there) and move its files into place."""
     from torchvision.datasets.utils import check_integrity, extract_archive
 
-    archive, target = root / source.filename, root / source.base_folder
+    archive = root / source.filename
     with _workplace(root) as workplace:
         if not check_integrity(archive, source.tgz_md5):
-            archive = workplace / source.filename
+            archive = Path(workplace, source.filename)
             _fetch_file([source.url], archive, source.tgz_md5)
         extract_archive(archive, workplace)
-        target.mkdir(exist_ok=True)
-        for path in (workplace / source.base_folder).iterdir():
-            os.replace(path, target / path.name)
+        _move(Path(workplace, source.base_folder), root / source.base_folder)
 
 
 def fetch_food101(folder: Path) -> None:
@@ -244,13 +241,11 @@ def fetch_food101(folder: Path) -> None:
 
     with _fetching(folder):
         folder.mkdir(exist_ok=True)
+        if all((folder / part).is_dir() for part in ("meta", "images")):
+            return  # another process has fetched it by now
         with _workplace(folder) as workplace:
-            if all((folder / part).is_dir() for part in ("meta", "images")):
-                return  # another process has fetched it by now
             Food101(workplace, download=True)
-            for part in (workplace / "food-101").iterdir():
-                if not (folder / part.name).exists():
-                    os.replace(part, folder / part.name)
+            _move(Path(workplace, "food-101"), folder)
 
 
 def _fetch_file(addresses: Sequence[str], path: Path, md5: str) -> None:
@@ -266,8 +261,9 @@ def _fetch_file(addresses: Sequence[str], path: Path, md5: str) -> None:
             except FAILURES as error:
                 failures.append(f"{address}: {error or type(error).__name__}")
                 continue
-            if utils.check_integrity(workplace / path.name, md5):
-                os.replace(workplace / path.name, path)
+            fetched = Path(workplace, path.name)
+            if utils.check_integrity(fetched, md5):
+                os.replace(fetched, path)
                 return
             failures.append(f"{address}: what came is not the published file (cut off?)")
     raise DataError("; ".join(failures))
@@ -295,12 +291,10 @@ def read_labels(path: Path) -> dict[str, Tensor]:
         with np.load(path, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key].astype(np.int64)) for key in arrays.files}
     # What a pickled array of whole numbers is made of, under its old and its new address.
-    reconstruct = np.empty(0).__reduce__()[0]
-    allowed: list[Any] = [
-        *(np.ndarray, np.dtype, type(np.dtype(np.int64)), type(np.dtype(np.uint8))),
-        (reconstruct, "numpy.core.multiarray._reconstruct"),
-        (reconstruct, "numpy._core.multiarray._reconstruct"),
-    ]
+    rebuild = np.empty(0).__reduce__()[0]
+    names = [f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core")]
+    allowed: list[Any] = [np.ndarray, np.dtype, np.dtypes.Int64DType, np.dtypes.UInt8DType]
+    allowed += [(rebuild, name) for name in names]
     with torch.serialization.safe_globals(allowed):
         arrays = torch.load(path, weights_only=True)
     return {key: torch.from_numpy(values.astype(np.int64)) for key, values in arrays.items()}

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import math
 import os
 import shutil
 import warnings
@@ -23,7 +24,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,9 +34,6 @@ from torch import Tensor
 from ..base import expect, expect_one_of
 from .dataset import KEY
 from .files import DataError, lock_of
-
-if TYPE_CHECKING:
-    from filelock import AcquireReturnProxy, BaseFileLock
 
 FORMAT = 1  # of the cache; another number makes every old cache stale
 FOLDER = "nlcourse-cache"  # beside the images, unless another place is named
@@ -57,9 +55,6 @@ class Decoding:
         cache: folder of the caches; left out: ``nlcourse-cache`` beside the images.
         workers: threads that decode; left out: one for each core.
         progress: show a bar with the time left.
-
-    Raises:
-        ValueError: for settings that have no meaning.
     """
 
     size: int = 224
@@ -89,14 +84,7 @@ class Cached(NamedTuple):
 
 
 def decode(path: Path, size: int) -> NDArray[np.uint8]:
-    """Return one image, its shorter side resized to `size` and the middle cut out.
-
-    Returns:
-        uint8 ``(3, size, size)``; grey images get three equal channels.
-
-    Raises:
-        Exception: whatever Pillow raises for what is no image (it has many kinds).
-    """
+    """Return one image as uint8 ``(3, size, size)``, resized and cut; grey gets equal channels."""
     from PIL import Image
     from torchvision.transforms import functional
 
@@ -123,12 +111,16 @@ def cached_images(name: str, base: Path, paths: Sequence[str], how: Decoding) ->
     to_do = _to_do(rows)
     if len(to_do):
         cache.warn_of_stale()
-        missing = [int(image) for image in to_do if cache.bytes_now[image] == EMPTY]
+        missing = to_do[cache.bytes_now[to_do] == EMPTY].tolist()
         if missing and (how.damaged == "refuse" or len(missing) == len(paths)):
             # Before hours of decoding, not after.
             cache.report(dict.fromkeys(missing, "missing"), refuse=True)
-        with cache.locked():
-            rows = cache.decode_missing()
+        try:
+            cache.folder.mkdir(parents=True, exist_ok=True)
+            with lock_of(cache.folder / "images"):  # one process at a time decodes into a folder
+                rows = cache.decode_missing()
+        except OSError as error:
+            raise DataError(f"{cache.file} cannot be made: {error}. {ELSEWHERE}") from error
     return cache.open(rows)
 
 
@@ -165,9 +157,9 @@ class _Cache:
             images = np.load(self.file, mmap_mode="r")
         except (OSError, ValueError, EOFError):
             return nothing
-        if (rows.shape, rows.dtype) != (nothing.shape, nothing.dtype):
-            return nothing
-        if (images.shape, images.dtype) != (self.shape, np.uint8) or rows.max(0)[0] >= len(rows):
+        kinds = (rows.shape, rows.dtype, images.shape, images.dtype)
+        fits = kinds == (nothing.shape, nothing.dtype, self.shape, np.uint8)
+        if not fits or rows.max(0)[0] >= len(rows):
             return nothing
         # Files that were replaced. Originals that are gone change nothing: their pixels are here.
         now = self.bytes_now[rows[:, 0]]
@@ -177,28 +169,20 @@ class _Cache:
         rows[np.setdiff1d(np.arange(len(rows)), first)] = EMPTY
         return rows
 
-    def locked(self) -> AcquireReturnProxy[BaseFileLock]:
-        """Let one process at a time decode into a folder."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            return lock_of(self.folder / "images").acquire()
-        except OSError as error:
-            message = f"The cache {self.folder} cannot be made: {error}. {ELSEWHERE}"
-            raise DataError(message) from error
-
     def decode_missing(self) -> NDArray[np.int64]:
         """Decode what no row holds yet; return the rows, without gaps."""
         now = self.read()  # again: another process may have been at work till now
         to_do = _to_do(now)
-        self._check_room(len(to_do) * int(np.prod(self.shape[1:])))
-        try:
-            if len(to_do) == len(now):
-                self._start()
-            images: Mapped = np.load(self.file, mmap_mode="r+")
-            rows: Mapped = np.load(self.rows_file, mmap_mode="r+")
-        except OSError as error:
-            message = f"The cache {self.file} cannot be written: {error}. {ELSEWHERE}"
-            raise DataError(message) from error
+        needed, free = len(to_do) * math.prod(self.shape[1:]), shutil.disk_usage(self.folder).free
+        if needed > free:  # a memory map on a full disk kills the whole process
+            raise DataError(
+                f"The decoded images take {needed / 1e9:.1f} GB more in {self.folder}, where "
+                f"{free / 1e9:.1f} GB are free. A smaller `size` takes less. {ELSEWHERE}"
+            )
+        if len(to_do) == len(now):
+            self._start(now)
+        images: Mapped = np.load(self.file, mmap_mode="r+")
+        rows: Mapped = np.load(self.rows_file, mmap_mode="r+")
         rows[:] = now
         troubles = self._decode_into(images, rows, to_do)
         _close_gaps(images, rows)
@@ -206,21 +190,12 @@ class _Cache:
             self.report(troubles, self.how.damaged == "refuse" or len(troubles) == len(rows))
         return np.array(rows)
 
-    def _check_room(self, needed: int) -> None:
-        """Refuse to begin what cannot end: a memory map on a full disk kills the whole process."""
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise DataError(
-                f"The decoded images take {needed / 1e9:.1f} GB more in {self.folder}, where "
-                f"{free / 1e9:.1f} GB are free. A smaller `size` takes less. {ELSEWHERE}"
-            )
-
-    def _start(self) -> None:
+    def _start(self, rows: NDArray[np.int64]) -> None:
         """Make an empty cache; the rows last: where they are, the images have their full size."""
         self.rows_file.unlink(missing_ok=True)
         np.lib.format.open_memmap(self.file, mode="w+", dtype=np.uint8, shape=self.shape).flush()
         unfinished = self.rows_file.with_suffix(".unfinished.npy")
-        np.save(unfinished, np.full((len(self.paths), 2), EMPTY, dtype=np.int64))
+        np.save(unfinished, rows)
         os.replace(unfinished, self.rows_file)
 
     def _decode_into(
@@ -240,10 +215,14 @@ class _Cache:
                 return f"{type(error).__name__}: {error}"
             return ""
 
-        free, done = np.flatnonzero(rows[:, 0] < 0), len(rows) - len(to_do)
-        quiet = not self.how.progress
-        name = f"decoding {self.name}"
-        bar = tqdm(desc=name, total=len(rows), initial=done, unit="image", disable=quiet)
+        bar = tqdm(
+            desc=f"decoding {self.name}",
+            total=len(rows),
+            initial=len(rows) - len(to_do),
+            unit="image",
+            disable=not self.how.progress,
+        )
+        free = np.flatnonzero(rows[:, 0] < 0)
         troubles: dict[int, str] = {}
         with bar, ThreadPoolExecutor(self.how.workers or os.cpu_count()) as pool:
             for at in range(0, len(to_do), CHUNK):

@@ -17,7 +17,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, compress
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -204,12 +204,12 @@ def _read_webvision(folder: Path, test: str) -> Listing:
         if len(names) < MINI_CLASSES:
             raise DataError(f"Expected at least {MINI_CLASSES} classes in {info}, got {len(names)}")
     train = _labelled("mini-webvision-train", folder, _mini(info / "train_filelist_google.txt"))
+    name = f"mini-webvision-{test}"
     if test == "ilsvrc12":
-        base = folder / "imagenet" / "val"
-        labels = _read_ilsvrc12(base, [line.partition(" ")[0] for line in lines])
+        synsets = [line.partition(" ")[0] for line in lines]
+        of_test = _read_ilsvrc12(name, folder / "imagenet" / "val", synsets)
     else:
-        base, labels = folder / "val_images_256", _mini(info / "val_filelist.txt")
-    of_test = _labelled(f"mini-webvision-{test}", base, labels, labels)
+        of_test = _labelled(name, folder / "val_images_256", _mini(info / "val_filelist.txt"))
     return Listing(train, of_test, names, IMAGENET)
 
 
@@ -217,7 +217,7 @@ def _mini(path: Path) -> dict[str, int]:
     return {key: label for key, label in _read_pairs(path).items() if label < MINI_CLASSES}
 
 
-def _read_ilsvrc12(base: Path, synsets: list[str]) -> dict[str, int]:
+def _read_ilsvrc12(name: str, base: Path, synsets: Sequence[str]) -> Part:
     """List ImageNet's validation images: a folder a class, called 0, 1, ... or by its synset."""
     found = _class_folders(base)
     if "0" in found:
@@ -229,7 +229,7 @@ def _read_ilsvrc12(base: Path, synsets: list[str]) -> dict[str, int]:
                 f"Expected in {base} the folders 0 to {MINI_CLASSES - 1}, or synset folders beside "
                 f"info/synsets.txt, got {len(found)} folders"
             )
-    return _labels_of_folders(base, synsets)
+    return _part_of_rows(name, base, _rows_of_folders(base, synsets), synsets)
 
 
 # ---------------------------------------------------------------- Food-101
@@ -292,29 +292,26 @@ def read_folder(
     if file is None:
         why = "a folder a class has neither"
         expect(test_labels is None, "`labels` beside `test_labels`", repr(test_labels), why)
-        parts, names = _read_class_folders(folder, class_names)
+        tables = _read_class_folders(folder)
+        names = tuple(_class_folders(tables[0][1]))
     else:
-        test_file = _listed(folder, test_labels, "test_labels.csv")
-        parts, names = _read_label_files(folder, file, test_file, class_names)
+        files = [file, _listed(folder, test_labels, "test_labels.csv")]
+        tables = [(one.stem, folder, _read_csv(one)) for one in files if one]
+        names = _check_tables(*(rows for _, _, rows in tables))
+    names = names if class_names is None else tuple(str(name) for name in class_names)
+    parts = [_part_of_rows(*table, names) for table in tables]
     train, test = parts if len(parts) == 2 else parts[0].split(test_share, seed)
     return Listing(train, test, names)
 
 
-def _read_label_files(
-    folder: Path, file: Path, test_file: Path | None, class_names: Sequence[str] | None
-) -> tuple[list[Part], tuple[str, ...]]:
-    rows = {one: _read_csv(one) for one in (file, test_file) if one}
-    every = list(chain(*rows.values()))
-    if class_names is None:
-        found = {row.label for row in every} | {row.true_label for row in every} - {""}
-        numbers = all(name.isdecimal() for name in found)
-        class_names = sorted(found, key=int if numbers else None)
-    names = tuple(str(name) for name in class_names)
-    trained = {row.path for row in rows[file]}
-    for row in every[len(rows[file]) :]:
+def _check_tables(train: list[_Row], test: Sequence[_Row] = ()) -> tuple[str, ...]:
+    """Return the classes in their order; refuse test images that are training images as well."""
+    trained = {row.path for row in train}
+    for row in test:
         if row.path in trained:
             raise DataError(f"{row.place}: {row.path} is a training image as well")
-    return [_part_of_rows(one.stem, folder, rows[one], names) for one in rows], names
+    found = {label for row in (*train, *test) for label in (row.label, row.true_label) if label}
+    return tuple(sorted(found, key=int if all(map(str.isdecimal, found)) else None))
 
 
 def _listed(folder: Path, given: str | os.PathLike[str] | None, usual: str) -> Path | None:
@@ -347,24 +344,17 @@ def _read_csv(file: Path) -> list[_Row]:
     return rows
 
 
-def _read_class_folders(
-    folder: Path, class_names: Sequence[str] | None
-) -> tuple[list[Part], tuple[str, ...]]:
+def _read_class_folders(folder: Path) -> list[tuple[str, Path, list[_Row]]]:
     bases = {"train": folder}
     if (folder / "train").is_dir():
         places = {"train": "train", "test": "test" if (folder / "test").is_dir() else "val"}
         bases = {name: folder / at for name, at in places.items() if (folder / at).is_dir()}
-    names = tuple(_class_folders(bases["train"]) if class_names is None else class_names)
-    if not names:
+    if not _class_folders(bases["train"]):
         raise DataError(
             f"Expected in {folder} a file labels.csv (path,label[,true_label]) or a folder of "
             "images for each class; found neither"
         )
-    for base in bases.values():
-        for stranger in sorted({*_class_folders(base)} - {*names}):
-            raise DataError(f"{base / stranger} is none of the classes {', '.join(names)}")
-    parts = [_labelled(name, at, _labels_of_folders(at, names)) for name, at in bases.items()]
-    return parts, names
+    return [(name, at, _rows_of_folders(at, _class_folders(at))) for name, at in bases.items()]
 
 
 def _class_folders(base: Path) -> list[str]:
@@ -372,15 +362,15 @@ def _class_folders(base: Path) -> list[str]:
     return sorted(name for name in found if not name.startswith(".") and name != FOLDER)
 
 
-def _labels_of_folders(base: Path, names: Sequence[str]) -> dict[str, int]:
-    """Return path -> class of the images below class folders, class by class in their order."""
+def _rows_of_folders(base: Path, names: Sequence[str]) -> list[_Row]:
+    """List the images below class folders, class by class in the order of `names`."""
     from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
-    return {
-        str(Path(path).relative_to(base)): label
-        for label, name in enumerate(names)
-        for path, _ in make_dataset(base, {name: label}, IMG_EXTENSIONS, allow_empty=True)
-    }
+    return [
+        _Row(str(base / name), str(Path(path).relative_to(base)), name)
+        for name in names
+        for path, _ in make_dataset(base, {name: 0}, IMG_EXTENSIONS, allow_empty=True)
+    ]
 
 
 # ---------------------------------------------------------------- lines
