@@ -47,25 +47,15 @@ INSTALLED = "share/nlcourse/lessons"  # where a wheel puts the sources (pyprojec
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """An exercise as it stands in its lesson.
+    """An exercise as it stands in its lesson."""
 
-    Attributes:
-        path: the lesson's source.
-        function: the definition that the student writes, solved.
-        imports: those of the lesson.
-        text: the solved function as students see it, without docstring and markers.
-        difficulty: 1 to 5.
-        importance: 1 to 5.
-        minutes: what a student needs.
-    """
-
-    path: Path
-    function: ast.FunctionDef
-    imports: tuple[ast.Import | ast.ImportFrom, ...]
-    text: str
-    difficulty: int
-    importance: int
-    minutes: int
+    path: Path  # the lesson's source
+    function: ast.FunctionDef  # what the student writes, solved
+    imports: tuple[ast.Import | ast.ImportFrom, ...]  # the lesson's
+    text: str  # the solved function as students see it, without docstring and markers
+    difficulty: int  # 1 to 5
+    importance: int  # 1 to 5
+    minutes: int  # what a student needs
 
     @property
     def name(self) -> str:
@@ -80,12 +70,8 @@ class Task:
     def altered(self, replace: dict[str, str], returns: str = "") -> Callable[..., Any]:
         """Return the function of another text.
 
-        Args:
-            replace: pieces of the solution and what takes their place, wherever they stand.
-            returns: what takes the place of the last line's ``return ...``.
-
-        Raises:
-            ValueError: the solution does not hold a piece.
+        `replace` says what takes the place of pieces of the solution, wherever they stand;
+        `returns` what stands behind its last ``return``.
         """
         text = self.text
         for old, new in replace.items():
@@ -112,11 +98,7 @@ def _bound(statement: ast.Import | ast.ImportFrom) -> set[str]:
 
 @cache
 def folder() -> Path:
-    """Return where the lessons' sources are: in the clone, or beside an installed package.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
+    """Return where the lessons' sources are: in the clone, or beside an installed package."""
     clone = Path(__file__).parents[2] / "notebooks" / "lessons"
     if clone.is_dir():
         return clone
@@ -146,11 +128,7 @@ def solution(number: str) -> Callable[..., Any]:
 
 
 def read_tasks(path: Path) -> dict[str, Task]:
-    """Return the exercises of one lesson by number.
-
-    Raises:
-        ValueError: an exercise has no solution.
-    """
+    """Return the exercises of one lesson by number."""
     text = path.read_text(encoding="utf-8")
     body, lines = ast.parse(text, str(path)).body, text.splitlines()
     imports = tuple(node for node in body if isinstance(node, ast.Import | ast.ImportFrom))
@@ -228,7 +206,7 @@ def validate_markers(text: str, path: Path) -> None:
 
 
 def _problem_of_line(line: str, is_code: bool, opened: str, opened_at: int) -> str:
-    """Return what is wrong with a line below an open region ("" where none is), or ""."""
+    """Return what is wrong with a line inside of an open region, if there is one."""
     if not NEAR_MARKER.fullmatch(line):
         return ""
     if not is_code:

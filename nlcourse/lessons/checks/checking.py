@@ -29,20 +29,11 @@ class CheckFailed(AssertionError):
 def check(function: Callable[..., Any], number: str | None = None) -> Callable[..., Any]:
     """Say whether a student's function is right.
 
-    In a cell: ``small_loss_indices = check(small_loss_indices)``.
-
-    Args:
-        function: what the student wrote; the exercise is found by its name.
-        number: the exercise ("7.2"), for a function with another name.
-
-    Returns:
-        The function when it is right (where it returns a list, say, and the lesson needs a
-        tensor: with its results turned into one); the course's own while it is blank.
-
-    Raises:
-        CheckFailed: it is not right, or blank with ``NLCOURSE_STRICT=1`` or under nbgrader. In a
-            notebook the name is bound to the course's own version before, so that later cells go
-            on.
+    In a cell: ``small_loss_indices = check(small_loss_indices)``. `number` ("7.2") says which
+    exercise it is when the function has another name. Returns the function when it is right (with
+    its results turned into tensors where the lesson needs them), the course's own while it is
+    blank. Raises `CheckFailed` when it is not right, or blank with ``NLCOURSE_STRICT=1`` or under
+    nbgrader; in a notebook the name is bound to the course's own version before: later cells go on.
     """
     exercise = _exercise_of(function, number)
     if function is exercise.reference:
@@ -69,17 +60,13 @@ def check(function: Callable[..., Any], number: str | None = None) -> Callable[.
 
 def _exercise_of(function: Any, number: str | None) -> Exercise:
     if number is None and not callable(function):
-        raise CheckFailed(
-            f"✗ Expected the function itself, got a {type(function).__name__}.\n"
-            "  Write name = check(name), without calling the function."
-        )
+        said = f"✗ Expected the function itself, got a {type(function).__name__}."
+        raise CheckFailed(f"{said}\n  Write name = check(name), without calling the function.")
     try:
         return find(number or function)
     except LookupError as error:
-        raise CheckFailed(
-            f"✗ {error.args[0]}.\n"
-            "  Write name = check(name), with the name that the exercise gives the function."
-        ) from None
+        advice = "Write name = check(name), with the name that the exercise gives the function."
+        raise CheckFailed(f"✗ {error.args[0]}.\n  {advice}") from None
 
 
 def _strict() -> bool:

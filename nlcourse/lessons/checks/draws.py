@@ -32,21 +32,17 @@ def as_classes(got: Any, labels: Tensor, num_classes: int) -> Tensor | Mismatch:
     if isinstance(new, Mismatch):
         return broken(new.kind, new.says)
     if len(new) and not 0 <= int(new.min()) <= int(new.max()) < num_classes:
-        return broken(
-            "range",
-            "some of its labels are no classes",
-            got=f"labels from {new.min()} to {new.max()}",
-            expected=f"labels from 0 to {num_classes - 1}",
-        )
+        found, wanted = f"{new.min()} to {new.max()}", f"labels from 0 to {num_classes - 1}"
+        says = "some of its labels are no classes"
+        return broken("range", says, got=f"labels from {found}", expected=wanted)
     return new
 
 
 def ask_twice(function: Callable[..., Any], arguments: Arguments) -> Any:
     """Call twice with generators of the same state; a global state, if used, has moved on."""
-    generator = arguments["generator"]
-    state = generator.get_state()
+    state = arguments["generator"].get_state()
     first = function(*arguments.values())
-    generator.set_state(state)
+    arguments["generator"].set_state(state)
     return first, function(*arguments.values())
 
 
@@ -60,12 +56,9 @@ def repeatable(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None
     first, second = (as_tensor(part) for part in got)
     if isinstance(first, Tensor) and isinstance(second, Tensor) and torch.equal(first, second):
         return None
-    return broken(
-        "not repeatable",
-        "two calls with generators of the same seed differ",
-        got="two different results",
-        expected="the same result twice: every draw takes generator=generator",
-    )
+    says = "two calls with generators of the same seed differ"
+    wanted = "the same result twice: every draw takes generator=generator"
+    return broken("not repeatable", says, got="two different results", expected=wanted)
 
 
 def draws_anew(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
@@ -73,12 +66,9 @@ def draws_anew(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None
     first, second = (as_tensor(part) for part in got)
     if isinstance(first, Tensor) and isinstance(second, Tensor) and not torch.equal(first, second):
         return None
-    return broken(
-        "same draw again",
-        "two calls in a row with one generator give the same result",
-        got="twice " + describe(got[0]),
-        expected="a new draw at every call",
-    )
+    says, twice = "two calls in a row with one generator give the same result", describe(got[0])
+    wanted = "a new draw at every call"
+    return broken("same draw again", says, got=f"twice {twice}", expected=wanted)
 
 
 def ask_often(function: Callable[..., Any], arguments: Arguments) -> list[Any]:
@@ -103,12 +93,12 @@ def independent(
     if counts.max() == 0:
         return broken("nothing changed", "no label has changed", got=said)
     if counts.min() == counts.max():
-        says = "in every call exactly the same number of labels changes"
-        return broken("fixed number", says, got=said, expected=wanted)
-    if (counts.remainder(n) == 0).all():
-        says = f"in every call {group} change or none"
-        return broken("all or none", says, got=said, expected=wanted)
-    return None
+        kind, says = "fixed number", "in every call exactly the same number of labels changes"
+    elif (counts.remainder(n) == 0).all():
+        kind, says = "all or none", f"in every call {group} change or none"
+    else:
+        return None
+    return broken(kind, says, got=said, expected=wanted)
 
 
 # The two classic mistakes with a generator, for every exercise that draws.

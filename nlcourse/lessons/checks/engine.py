@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from .exercise import NOTHING, Case, Exercise, Misconception, Mismatch, ask_once
-from .show import canonical, changed, describe, describe_call, fresh, student_lines
+from .show import canonical, describe, describe_call, fresh, same, student_lines
 
 ENOUGH = 0.75  # share of the failing cases in which a student and a known mistake agree, to name it
 SEED = 20260  # of the cases and of the global random state while they run
@@ -24,21 +24,13 @@ SEED = 20260  # of the cases and of the global random state while they run
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found.
+    """What a check found."""
 
-    Attributes:
-        outcome: "done", "open" (blank) or "wrong".
-        cases: how many cases there are.
-        reason: why it is wrong, in one sentence; "" otherwise.
-        lines: the message below its headline.
-        misconception: the name of the known mistake; "" when it is none.
-    """
-
-    outcome: str
-    cases: int
-    reason: str = ""
-    lines: tuple[str, ...] = ()
-    misconception: str = ""
+    outcome: str  # "done", "open" (blank) or "wrong"
+    cases: int  # how many there are
+    reason: str = ""  # why it is wrong, in one sentence
+    lines: tuple[str, ...] = ()  # the message below its headline
+    misconception: str = ""  # the name of the known mistake, if it is one
 
 
 # One function, all cases -------------------------------------------------------------------------
@@ -63,7 +55,10 @@ def examine(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
         mistake = diagnose(exercise, function)
     case = cases[place][0]
     call = describe_call(exercise.name, case.arguments)
-    lines = [f"  case {place + 1} of {len(cases)}, {case.name}: {call}", *_findings(mismatch)]
+    found = {"came out": mismatch.got, "expected": mismatch.expected}
+    lines = [f"  case {place + 1} of {len(cases)}, {case.name}: {call}"]
+    lines += [f"  {line}" for line in mismatch.student_lines]
+    lines += [f"  {name}: {value}" for name, value in found.items() if value is not None]
     if mistake:
         lines.append(f"  Likely cause: it {mistake.name}. {mistake.hint}")
     elif printed.strip():
@@ -71,13 +66,6 @@ def examine(exercise: Exercise, function: Callable[..., Any]) -> Verdict:
     return Verdict(
         "wrong", len(cases), mismatch.says, tuple(lines), mistake.name if mistake else ""
     )
-
-
-def _findings(mismatch: Mismatch) -> list[str]:
-    if mismatch.student_lines:
-        return [f"  {line}" for line in mismatch.student_lines]
-    found = [("came out", mismatch.got), ("expected", mismatch.expected)]
-    return [f"  {name}: {value}" for name, value in found if value is not None]
 
 
 class Blank(Exception):  # noqa: N818 - no error: the student has not written it yet
@@ -94,11 +82,7 @@ def prepare(exercise: Exercise) -> list[tuple[Case, Any]]:
 def run_case(
     exercise: Exercise, case: Case, expected: Any, function: Callable[..., Any]
 ) -> tuple[Mismatch | None, str]:
-    """Return what is wrong in one case (None when nothing is), and what the function printed.
-
-    Raises:
-        Blank: the function is still the stub.
-    """
+    """Return what is wrong in one case (None when nothing is), and what the function printed."""
     arguments = fresh(case.arguments)
     seed_all()
     printed = io.StringIO()
@@ -142,10 +126,11 @@ def _completed(mismatch: Mismatch, got: Any, expected: Any) -> Mismatch:
 def _moved(case: Case, arguments: dict[str, Any]) -> Mismatch | None:
     """Return the mismatch of an input that is no longer as it was."""
     plain = case.ask is ask_once  # else the question itself may ask for gradients
-    name = next(iter(changed(case.arguments, arguments, marks=plain)), None)
+    pairs = {name: (value, arguments[name]) for name, value in case.arguments.items()}
+    name = next((name for name, pair in pairs.items() if not same(*pair, marks=plain)), None)
     if name is None:
         return None
-    both = case.arguments[name], arguments[name]
+    both = pairs[name]
     before, after = map(describe, both)
     marks = [getattr(value, "requires_grad", None) for value in both]
     if plain and marks[0] != marks[1]:

@@ -22,25 +22,16 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """Why a result is not right.
+    """Why a result is not right."""
 
-    Attributes:
-        kind: a few fixed words; results that are wrong in the same way have the same kind.
-        says: the same as a sentence for the student, with numbers.
-        got: what came out, when it is not simply the result.
-        expected: what should have come out, when it is not simply the reference's result.
-        evidence: what two functions with the same mistake share beside the kind; None takes the
-            result itself. Judges of random results set "", since two right functions may draw
-            different numbers.
-        student_lines: where in the student's code an error arose.
-    """
-
-    kind: str
-    says: str
-    got: str | None = None
-    expected: str | None = None
+    kind: str  # a few fixed words; results that are wrong in the same way have the same kind
+    says: str  # the same as a sentence for the student, with numbers
+    got: str | None = None  # what came out, when it is not simply the result
+    expected: str | None = None  # what should have, when it is not simply the reference's result
+    # What two functions with the same mistake share beside the kind; None takes the result itself.
+    # Judges of random results set "", since two right functions may draw different numbers.
     evidence: str | None = None
-    student_lines: tuple[str, ...] = ()
+    student_lines: tuple[str, ...] = ()  # where in the student's code an error arose
 
 
 NOTHING = Mismatch(
@@ -57,59 +48,35 @@ def ask_once(function: Callable[..., Any], arguments: Arguments) -> Any:
 
 @dataclass(frozen=True)
 class Case:
-    """One question to the function.
+    """One question to the function."""
 
-    Attributes:
-        name: what is special about it, for the student.
-        arguments: by parameter name, in the order of the signature; each call gets its own copy.
-        ask: how to call the function; the default calls it once.
-        judge: in place of the exercise's own judge.
-    """
-
-    name: str
-    arguments: Arguments
-    ask: Callable[[Callable[..., Any], Arguments], Any] = ask_once
-    judge: Judge | None = None
+    name: str  # what is special about it, for the student
+    arguments: Arguments  # in the order of the signature; each call gets its own copy
+    ask: Callable[[Callable[..., Any], Arguments], Any] = ask_once  # how to call the function
+    judge: Judge | None = None  # in place of the exercise's own judge
 
 
 @dataclass(frozen=True, eq=False)
 class Misconception:
-    """A classic mistake, kept as a wrong implementation so that it is recognised by running it.
+    """A classic mistake, kept as a wrong implementation so that it is recognised by running it."""
 
-    Attributes:
-        name: what the function does instead, as "it ..." would go on.
-        hint: a question or a nudge that leads without giving the line away.
-        wrong: the mistake itself, where it is not one change of the solution, which is said by
-        replace: pieces of the solution's text and what stands there instead, or by
-        returns: what stands behind its last ``return``.
-    """
-
-    name: str
-    hint: str
-    wrong: Callable[..., Any] | None = None
-    replace: dict[str, str] = field(default_factory=dict)
-    returns: str = ""
+    name: str  # what the function does instead, as "it ..." would go on
+    hint: str  # a question or a nudge that leads without giving the line away
+    wrong: Callable[..., Any] | None = None  # where it is not one change of the solution, said by
+    replace: dict[str, str] = field(default_factory=dict)  # pieces of it and what stands there, or
+    returns: str = ""  # what stands behind its last ``return``
 
 
 @dataclass(frozen=True, eq=False)
 class Exercise:
-    """All that is known of one exercise beside what its lesson says (:mod:`..sources`).
+    """All that is known of one exercise beside what its lesson says (:mod:`..sources`)."""
 
-    Attributes:
-        number: lesson and place, "7.2".
-        cases: makes the cases, trivial ones first.
-        judge: ``judge(got, expected, arguments)`` returns None when the result is right.
-        misconceptions: at least four.
-        hints: a question, a formula, two lines of code; the fourth level is the solution.
-        package: the package's own version, where it has one.
-    """
-
-    number: str
-    cases: Callable[[], list[Case]]
-    judge: Judge
-    misconceptions: tuple[Misconception, ...]
-    hints: tuple[str, str, str]
-    package: Callable[..., Any] | None = None
+    number: str  # lesson and place, "7.2"
+    cases: Callable[[], list[Case]]  # trivial ones first
+    judge: Judge  # judge(got, expected, arguments) returns None when the result is right
+    misconceptions: tuple[Misconception, ...]  # at least four
+    hints: tuple[str, str, str]  # a question, a formula, two lines of code
+    package: Callable[..., Any] | None = None  # the package's own version, where it has one
 
     @cached_property
     def task(self) -> Task:
@@ -146,11 +113,7 @@ class Exercise:
 
 @cache
 def exercises() -> dict[str, Exercise]:
-    """All exercises of the course by number, in the order of the lessons.
-
-    Raises:
-        ValueError: two exercises share a number or a name.
-    """
+    """All exercises of the course by number, in the order of the lessons."""
     rooms = [room.name for room in Path(__file__).parents[1].glob("l[0-9][0-9]")]
     modules = [import_module(f"nlcourse.lessons.{room}.exercises") for room in sorted(rooms)]
     found = [exercise for module in modules for exercise in module.EXERCISES]
@@ -163,11 +126,7 @@ def exercises() -> dict[str, Exercise]:
 
 
 def find(wanted: object) -> Exercise:
-    """Return the exercise of a number ("7.2"), a name, or a function with that name.
-
-    Raises:
-        LookupError: there is none; the message names the nearest.
-    """
+    """Return the exercise of a number ("7.2"), a name, or a function; `LookupError` if none is."""
     key = getattr(wanted, "__name__", None) or str(wanted)
     known = exercises() | {exercise.name: exercise for exercise in exercises().values()}
     if key in known:

@@ -11,14 +11,9 @@ _shown: dict[str, int] = {}  # the highest level shown in this session
 
 
 def hint(exercise: object, level: int | None = None) -> None:
-    """Print the next hint to an exercise, or that of one level.
+    """Print the next hint to an exercise (its number "7.2", its name, or the function).
 
-    Args:
-        exercise: its number ("7.2"), its name, or the function.
-        level: 1 a question, 2 the formula, 3 two lines of code, 4 the solution.
-
-    Raises:
-        ValueError: no such exercise or level.
+    Or that of one level: 1 a question, 2 the formula, 3 two lines of code, 4 the solution.
     """
     try:
         known = find(exercise)
@@ -35,6 +30,4 @@ def hint(exercise: object, level: int | None = None) -> None:
 
 def text_of(exercise: Exercise, level: int) -> str:
     """Return the text of a level, from 1."""
-    if level <= len(exercise.hints):
-        return exercise.hints[level - 1]
-    return exercise.task.text
+    return (*exercise.hints, exercise.task.text)[level - 1]

@@ -22,12 +22,10 @@ def as_number(value: Any) -> float | Mismatch:
     """Return one Python float from a Python, numpy or 0-d tensor number."""
     if isinstance(value, Tensor | np.ndarray):
         if value.ndim:
-            return Mismatch(
-                "shape", f"it has shape {tuple(value.shape)} where one number is expected"
-            )
+            says = f"it has shape {tuple(value.shape)} where one number is expected"
+            return Mismatch("shape", says)
         value = value.item()
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = value.item() if isinstance(value, np.generic) else value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Mismatch("type", f"it is a {type(value).__name__} where a number is expected")
     return float(value)
@@ -35,9 +33,8 @@ def as_number(value: Any) -> float | Mismatch:
 
 def close(one: float, other: float) -> bool:
     """Say whether two numbers are equal up to rounding; nan equals nan (the share of nothing)."""
-    if math.isnan(one) or math.isnan(other):
-        return math.isnan(one) and math.isnan(other)
-    return math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    nothing = math.isnan(one) and math.isnan(other)
+    return nothing or math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
 
 
 def number(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
@@ -55,11 +52,7 @@ def named_numbers(got: Any, expected: dict[str, float], arguments: Arguments) ->
     missing = [key for key in expected if key not in got]
     if missing:
         return Mismatch("keys", f"the dictionary lacks {' and '.join(map(repr, missing))}")
-    for key, value in expected.items():
-        problem = number(got[key], value, arguments)
-        if problem is not None:
-            return Mismatch(problem.kind, f"under {key!r}: {problem.says}")
-    return None
+    return _first_of({f"under {key!r}": (got[key], value) for key, value in expected.items()})
 
 
 def pair_of_numbers(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
@@ -68,10 +61,14 @@ def pair_of_numbers(got: Any, expected: Any, arguments: Arguments) -> Mismatch |
         return Mismatch("type", f"it is a {type(got).__name__} where a pair is expected")
     if getattr(got, "ndim", 1) == 0 or len(got) != 2:
         return Mismatch("type", "it is not a pair: two numbers are expected")
-    for place, one, other in zip(("first", "second"), got, expected, strict=True):
-        problem = number(one, other, arguments)
-        if problem is not None:
-            return Mismatch(problem.kind, f"at the {place} place: {problem.says}")
+    pairs = zip(got, expected, strict=True)
+    return _first_of(dict(zip(("at the first place", "at the second place"), pairs, strict=True)))
+
+
+def _first_of(pairs: dict[str, tuple[Any, Any]]) -> Mismatch | None:
+    for where, (got, expected) in pairs.items():
+        if problem := number(got, expected, {}):
+            return Mismatch(problem.kind, f"{where}: {problem.says}")
     return None
 
 
@@ -82,8 +79,7 @@ def as_tensor(value: Any, shape: tuple[int, ...] | None = None) -> Tensor | Mism
     except (TypeError, ValueError, RuntimeError):
         return Mismatch("type", f"it is a {type(value).__name__} where a tensor is expected")
     if shape is not None and tensor.shape != shape:
-        says = f"it has shape {tuple(tensor.shape)}, expected {tuple(shape)}"
-        return Mismatch("shape", says)
+        return Mismatch("shape", f"it has shape {tuple(tensor.shape)}, expected {tuple(shape)}")
     return tensor.detach()
 
 
@@ -114,13 +110,11 @@ def numbers(
 
 def finite_numbers(got: Any, expected: Tensor, arguments: Arguments) -> Mismatch | None:
     """Judge a tensor of numbers; say so by name if some are infinite or none at all."""
-    problem = numbers(got, expected, arguments)
-    value = as_tensor(got)
-    if problem is None or problem.kind != "value" or isinstance(value, Mismatch):
-        return problem
-    if bool(value.isfinite().all()):
-        return problem
-    return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
+    problem, value = numbers(got, expected, arguments), as_tensor(got)
+    infinite = isinstance(value, Tensor) and not value.isfinite().all()
+    if problem and problem.kind == "value" and infinite:
+        return Mismatch("infinite", "it has entries that are infinite or no numbers", evidence="")
+    return problem
 
 
 def as_whole_numbers(value: Any, shape: tuple[int, ...] | None = None) -> Tensor | Mismatch:

@@ -98,9 +98,8 @@ def report(exercise: Exercise, verdict: Verdict) -> None:
     """Append the outcome as a line of JSON to ``NLCOURSE_REPORT``, which `nlcourse check` reads."""
     path = os.environ.get("NLCOURSE_REPORT")
     if path:
-        said = {
-            key: getattr(verdict, key) for key in ("outcome", "cases", "reason", "misconception")
-        }
+        keys = ("outcome", "cases", "reason", "misconception")
+        said = {key: getattr(verdict, key) for key in keys}
         line = json.dumps({"number": exercise.number, "name": exercise.name} | said)
         with suppress(OSError), open(path, "a", encoding="utf-8") as file:
             file.write(line + "\n")

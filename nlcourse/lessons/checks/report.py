@@ -22,8 +22,7 @@ from typing import Any, NamedTuple
 
 from .exercise import exercises, find
 
-DONE, OPEN, WRONG, NOT_REACHED = "done", "open", "wrong", "not reached"
-_MARKS = {DONE: "✓", OPEN: "○", WRONG: "✗", NOT_REACHED: "–"}
+_MARKS = {"done": "✓", "open": "○", "wrong": "✗", "not reached": "–"}
 _SLACK = 60  # seconds for starting pytest and the kernel, on top of what the cells may take
 # What a cell hands to `check`, and the number given beside it.
 _CHECK = re.compile(
@@ -54,26 +53,18 @@ class FailedCell(NamedTuple):
 
 @dataclass(frozen=True)
 class Report:
-    """What `nlcourse check` prints.
-
-    Attributes:
-        path: the notebook.
-        rows: one an exercise.
-        failed: cells that failed elsewhere.
-        problem: why the run itself did not end as it should; "" when it did.
-        seconds: how long it took.
-    """
+    """What `nlcourse check` prints of a notebook."""
 
     path: Path
-    rows: tuple[Row, ...]
-    failed: tuple[FailedCell, ...]
-    problem: str
+    rows: tuple[Row, ...]  # one an exercise
+    failed: tuple[FailedCell, ...]  # cells that failed elsewhere
+    problem: str  # why the run itself did not end as it should; "" when it did
     seconds: float
 
     @property
     def ok(self) -> bool:
         """Every exercise is done and every cell ran."""
-        return not self.failed and not self.problem and all(r.status == DONE for r in self.rows)
+        return not self.failed and not self.problem and all(r.status == "done" for r in self.rows)
 
     def lines(self) -> Iterator[tuple[str, str, str]]:
         """Yield (what, status, why) for a table of a whole class: exercises, then what failed."""
@@ -84,15 +75,15 @@ class Report:
 
     def __str__(self) -> str:
         """Return the table."""
-        width = max((len(f"{row.number} {row.name}") for row in self.rows), default=0)
+        titles = [f"{row.number} {row.name}" for row in self.rows]
+        width = max(map(len, titles), default=0)
         lines = [f"{self.path.name}, run in a clean kernel ({self.seconds:.0f} s)"]
-        for number, name, status, why in self.rows:
-            title = f"{number} {name}".ljust(width)
-            lines.append(f"  {_MARKS[status]} {title}  {status:<11}  {why}".rstrip())
+        for title, (_, _, status, why) in zip(titles, self.rows, strict=True):
+            lines.append(f"  {_MARKS[status]} {title:<{width}}  {status:<11}  {why}".rstrip())
         for cell, first, error in self.failed:
             lines.append(f"  ✗ code cell {cell} (`{first}`): {error}")
         lines += [f"  ✗ {self.problem}"] if self.problem else []
-        done = sum(row.status == DONE for row in self.rows)
+        done = sum(row.status == "done" for row in self.rows)
         verdict = "all in order" if self.ok else "not all in order yet"
         return "\n".join([*lines, f"{done} of {len(self.rows)} exercises done; {verdict}"])
 
@@ -100,12 +91,8 @@ class Report:
 def check_notebook(path: str | Path, *, timeout: int = 120) -> Report:
     """Run a notebook under nbval with ``NLCOURSE_STRICT=1`` and report on its exercises.
 
-    Args:
-        path: the notebook; it is not changed.
-        timeout: seconds that one cell may take.
-
-    Raises:
-        ReportError: no such file, no notebook, or nbval is not installed.
+    `timeout` is the seconds that one cell may take. `ReportError` says that there is no such file,
+    that it is no notebook, or that nbval is not installed.
     """
     path = Path(path).resolve()
     sources, lesson = _read(path)
@@ -131,9 +118,8 @@ def _read(path: Path) -> tuple[list[str], str]:
     A lesson carries its name in its metadata, so that a renamed file is still that lesson.
     """
     if not path.is_file():
-        raise ReportError(
-            f"There is no notebook {path}: `nlcourse lab` copies the lessons to work/"
-        )
+        says = f"There is no notebook {path}: `nlcourse lab` copies the lessons to work/"
+        raise ReportError(says)
     if path.suffix != ".ipynb":
         raise ReportError(f"Expected a file that ends in .ipynb, got {path.name}")
     try:
@@ -141,9 +127,8 @@ def _read(path: Path) -> tuple[list[str], str]:
         sources = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
         lesson = notebook.get("metadata", {}).get("nlcourse", {}).get("lesson", path.name)
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise ReportError(
-            f"{path} is not a notebook (version 4, JSON): was it saved in Jupyter?"
-        ) from None
+        says = f"{path} is not a notebook (version 4, JSON): was it saved in Jupyter?"
+        raise ReportError(says) from None
     return [source for kind, source in sources if kind == "code"], lesson[:2]
 
 
@@ -165,9 +150,15 @@ def _run(path: Path, folder: Path, timeout: int, num_cells: int) -> str:
         "PYTEST_ADDOPTS": "",
     }
     limit = timeout * (num_cells + 1) + _SLACK
-    pipe: dict[str, Any] = {"capture_output": True, "encoding": "utf-8", "errors": "replace"}
     try:
-        done = subprocess.run(command, env=environment, timeout=limit, **pipe)
+        done = subprocess.run(
+            command,
+            env=environment,
+            timeout=limit,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+        )
     except subprocess.TimeoutExpired:
         return "the notebook came to no end, and was stopped"
     if done.returncode in (0, 1):  # 1: some cell failed, which the cells tell
@@ -183,11 +174,9 @@ def pytest_runtest_logreport(report: Any) -> None:
     in order) from one that passed.
     """
     if report.when == "call" or report.outcome == "failed":
-        line = {
-            "cell": int(report.nodeid.rpartition("Cell ")[2]),
-            "outcome": "xpassed" if hasattr(report, "wasxfail") else report.outcome,
-            "text": report.longreprtext,
-        }
+        cell = int(report.nodeid.rpartition("Cell ")[2])
+        outcome = "xpassed" if hasattr(report, "wasxfail") else report.outcome
+        line = {"cell": cell, "outcome": outcome, "text": report.longreprtext}
         with open(os.environ["NLCOURSE_CELLS"], "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -215,15 +204,15 @@ def _rows(lesson: str, sources: list[str], outcomes: dict[str, dict[str, Any]]) 
             why += f" (likely: it {outcome['misconception']})" if outcome["misconception"] else ""
             yield Row(number, exercise.name, outcome["outcome"], why)
         elif number in here:
-            yield Row(number, exercise.name, NOT_REACHED, "its check was not run")
+            yield Row(number, exercise.name, "not reached", "its check was not run")
         elif exercise.lesson == lesson:
-            yield Row(number, exercise.name, NOT_REACHED, "the notebook has no check of it")
+            yield Row(number, exercise.name, "not reached", "the notebook has no check of it")
 
 
 def _failed(
     sources: list[str], cells: list[dict[str, Any]], rows: tuple[Row, ...]
 ) -> Iterator[FailedCell]:
-    told = {row.number for row in rows if row.status in (OPEN, WRONG)}
+    told = {row.number for row in rows if row.status in ("open", "wrong")}
     for line in cells:
         source = sources[line["cell"]]
         # An exercise that was skipped was not reached; of one that is wrong the table says it.

@@ -9,9 +9,8 @@ import io
 import operator
 from collections.abc import Callable, Iterable
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +40,7 @@ def usable(exercise: Exercise, function: Callable[..., Any]) -> tuple[Callable[.
         except Exception:  # it was right a moment ago: one that remembers its calls, say
             return function, ""
     turned = map(form.turn, results, came_in)
-    pairs = [(one, other) for one, other in zip(results, turned, strict=True) if one is not other]
+    pairs = [pair for pair in zip(results, turned, strict=True) if pair[0] is not pair[1]]
     if not pairs:
         return function, ""
 
@@ -52,16 +51,10 @@ def usable(exercise: Exercise, function: Callable[..., Any]) -> tuple[Callable[.
     return as_tensors, _words(*pairs[0])
 
 
-@dataclass(frozen=True)
-class _Form:
-    """What the reference returns: a tensor, or several in a tuple or list.
+class _Form(NamedTuple):
+    """What the reference returns: a tensor, or several in a tuple or list."""
 
-    Attributes:
-        dtypes: of the parts, or one for all of them; None stands for the dtype that came in.
-        several: whether there are parts.
-    """
-
-    dtypes: tuple[torch.dtype | None, ...]
+    dtypes: list[torch.dtype | None]  # of the parts, or of all; None: the dtype that came in
     several: bool
 
     def turn(self, result: Any, came_in: torch.dtype | None) -> Any:
@@ -79,18 +72,15 @@ class _Form:
 def _form(expected: list[Any], came_in: list[torch.dtype | None]) -> _Form | None:
     """Return the form of all results of the reference, or None if they are no tensors."""
     several = all(isinstance(one, tuple | list) for one in expected)
-    rows = [
-        [(part, dtype) for part in (one if several else [one])]
-        for one, dtype in zip(expected, came_in, strict=True)
-    ]
-    if len({len(row) for row in rows}) > 1:  # one a layer, say: they are all alike
-        rows = [[pair] for row in rows for pair in row]
-    places = list(zip(*rows, strict=True))
-    if not places or not all(isinstance(part, Tensor) for place in places for part, _ in place):
+    rows = [list(one) if several else [one] for one in expected]
+    if not all(isinstance(part, Tensor) for row in rows for part in row):
         return None
-    same = [all(part.dtype == dtype for part, dtype in place) for place in places]
-    dtypes = (None if s else place[0][0].dtype for s, place in zip(same, places, strict=True))
-    return _Form(tuple(dtypes), several)
+    pairs = [[(part.dtype, c) for part in row] for row, c in zip(rows, came_in, strict=True)]
+    if len({len(row) for row in rows}) > 1:  # one a layer, say: they are all alike
+        pairs = [[pair] for row in pairs for pair in row]
+    places = list(zip(*pairs, strict=True))
+    dtypes = [None if all(one == c for one, c in place) else place[0][0] for place in places]
+    return _Form(dtypes, several) if places else None
 
 
 def _seeded(function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
@@ -113,7 +103,8 @@ def _parts(result: Any) -> list[Any]:
 
 def _turned(value: Any, dtype: torch.dtype | None, came_in: torch.dtype | None) -> Any:
     """Return a value as a tensor of that dtype; itself where it is one, or cannot become one."""
-    if _is_float(value) and dtype is not None and dtype.is_floating_point:
+    is_float = isinstance(value, Tensor) and value.is_floating_point()
+    if is_float and dtype is not None and dtype.is_floating_point:
         return value  # float32 or float64 is then the student's choice
     if not isinstance(value, Tensor):
         rows = isinstance(value, list | tuple) and any(isinstance(row, Tensor) for row in value)
@@ -124,10 +115,6 @@ def _turned(value: Any, dtype: torch.dtype | None, came_in: torch.dtype | None) 
         value = tensor if isinstance(tensor, Tensor) else value
     dtype = dtype or came_in
     return value.to(dtype) if isinstance(value, Tensor) and dtype else value
-
-
-def _is_float(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def _words(result: Any, turned: Any) -> str:

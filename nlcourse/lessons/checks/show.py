@@ -6,6 +6,7 @@ import copy
 import linecache
 import reprlib
 import sysconfig
+import traceback
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,15 +19,9 @@ from .exercise import Arguments
 
 SMALL = 24  # entries: larger arrays are described rather than printed
 LONG = 160  # characters of one value in a message
-_LIBRARY = tuple(
-    str(Path(path).resolve())
-    for path in {
-        *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")),
-        str(Path(__file__).parent),  # the engine
-        str(Path(torch.__file__).parent),
-        str(Path(np.__file__).parent),
-    }
-)
+_INSTALLED = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+_IMPORTED = [Path(file).parent for file in (__file__, torch.__file__, np.__file__)]
+_LIBRARY = tuple(str(path.resolve()) for path in _INSTALLED + _IMPORTED)  # and this engine
 
 
 def describe(value: Any, digits: int = 4) -> str:
@@ -39,19 +34,21 @@ def describe(value: Any, digits: int = 4) -> str:
         return f"generator({value.initial_seed()})"
     if isinstance(value, Tensor | np.ndarray):
         return _describe_array(value, digits)
-    if isinstance(value, dict):
-        inside = ", ".join(f"{key!r}: {describe(item, digits)}" for key, item in value.items())
-        return _cut("{" + inside + "}")
-    if isinstance(value, list | tuple):
-        inside = ", ".join(describe(item, digits) for item in value[:SMALL])
-        inside += ", ..." if len(value) > SMALL else ""
-        return _cut(f"[{inside}]" if isinstance(value, list) else f"({inside})")
     if isinstance(value, float | np.floating):
         text = f"{float(value):.{digits}g}"
         return f"{text}.0" if text.lstrip("-").isdigit() else text
     if isinstance(value, np.generic):
         return repr(value.item())
-    return _cut(reprlib.repr(value))
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key!r}: {describe(item, digits)}" for key, item in value.items())
+        text = "{" + inside + "}"
+    elif isinstance(value, list | tuple):
+        inside = ", ".join(describe(item, digits) for item in value[:SMALL])
+        inside += ", ..." if len(value) > SMALL else ""
+        text = f"[{inside}]" if isinstance(value, list) else f"({inside})"
+    else:
+        text = reprlib.repr(value)
+    return text if len(text) <= LONG else text[: LONG - 4] + " ..."
 
 
 def _describe_array(value: Tensor | np.ndarray, digits: int) -> str:
@@ -62,10 +59,6 @@ def _describe_array(value: Tensor | np.ndarray, digits: int) -> str:
     low, high = describe(tensor.min().item()), describe(tensor.max().item())
     dtype = str(tensor.dtype).removeprefix("torch.")
     return f"<{dtype} of shape {tuple(tensor.shape)}, {low} to {high}>"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= LONG else text[: LONG - 4] + " ..."
 
 
 def describe_call(name: str, arguments: Arguments) -> str:
@@ -95,48 +88,34 @@ def fresh(value: Any) -> Any:
         return value.detach().clone().requires_grad_(value.requires_grad)
     if isinstance(value, torch.Generator):
         # The state keeps the seed too, which the messages show.
-        generator = torch.Generator()
-        generator.set_state(value.get_state())
-        return generator
+        return torch.Generator().set_state(value.get_state())
     return copy.deepcopy(value)
 
 
-def changed(before: Arguments, after: Arguments, *, marks: bool = True) -> list[str]:
-    """Return the names of the arguments that have changed (generators may move on).
+def same(one: Any, other: Any, *, marks: bool = True) -> bool:
+    """Say whether an argument is as it was; generators may move on.
 
     `marks` says whether `requires_grad` counts: not where the question itself set it.
     """
-    return [name for name, value in before.items() if not _same(value, after[name], marks)]
-
-
-def _same(one: Any, other: Any, marks: bool) -> bool:
     if isinstance(one, Tensor):
-        if marks and one.requires_grad != other.requires_grad:
-            return False
-        return one.shape == other.shape and torch.equal(one, other)
+        marked = marks and one.requires_grad != other.requires_grad
+        return not marked and torch.equal(one, other)
     if isinstance(one, list | tuple):
-        same = (_same(a, b, marks) for a, b in zip(one, other, strict=False))
-        return len(one) == len(other) and all(same)
+        pairs = zip(one, other, strict=False)
+        return len(one) == len(other) and all(same(*pair, marks=marks) for pair in pairs)
     return isinstance(one, torch.Generator) or one == other
 
 
-def student_lines(traceback: TracebackType | None) -> tuple[str, ...]:
+def student_lines(trace: TracebackType | None) -> tuple[str, ...]:
     """Return the student's own lines on the way to an error: the outermost and the innermost.
 
     Frames of the engine before them and of libraries below them are left out.
     """
     lines: list[str] = []
-    while traceback is not None:
-        path = traceback.tb_frame.f_code.co_filename
-        if not _in_library(path):
-            source = linecache.getline(path, traceback.tb_lineno).strip()
-            name = traceback.tb_frame.f_code.co_name
-            lines.append(f"line {traceback.tb_lineno}, in {name}: {source}")
+    for frame, number in traceback.walk_tb(trace):
+        path, name = frame.f_code.co_filename, frame.f_code.co_name
+        if not path.startswith("<frozen") and not str(Path(path).resolve()).startswith(_LIBRARY):
+            lines.append(f"line {number}, in {name}: {linecache.getline(path, number).strip()}")
         elif lines:
             break
-        traceback = traceback.tb_next
     return tuple(dict.fromkeys(lines[:1] + lines[-1:]))
-
-
-def _in_library(path: str) -> bool:
-    return path.startswith("<frozen") or str(Path(path).resolve()).startswith(_LIBRARY)
