@@ -1,8 +1,7 @@
-"""Adversarial training as a regulariser. Explained in lesson 02.
+"""Adversarial training as a regulariser: Goodfellow et al. 2015 (arXiv 1412.6572). Lesson 02.
 
-Goodfellow et al. 2015 (arXiv 1412.6572): half of the loss is that of images moved a little to where
-the network errs. Arpit et al. 2017 (arXiv 1706.05394) use it, with dropout, against memorization;
-they move the images with their own search, we with one step to the corner of the box.
+Half of the loss is that of images moved a little to where the network errs. Arpit et al. 2017 move
+the images with their own search, we with one step to the corner of the box.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...base import Batch, Method, expect
+from .memorization import input_gradient
 
 
 class AdversarialTraining(Method):
@@ -22,9 +22,6 @@ class AdversarialTraining(Method):
     Args:
         radius: how far a pixel may move, on the scale of the network's input.
         weight: share of the neighbours in the loss, in [0, 1]; 0 is plain cross entropy.
-
-    Raises:
-        ValueError: a negative radius, or a weight that is no share.
     """
 
     def __init__(self, radius: float, weight: float = 0.5) -> None:
@@ -38,11 +35,5 @@ class AdversarialTraining(Method):
         """Mix the loss at x, 1 - weight of it, with that at x + radius * sign(gradient at x)."""
         images, labels = batch.images, batch.labels
         plain = F.cross_entropy(self.network(images), labels)
-        moved = images + self.radius * self.gradient(images, labels).sign()
+        moved = images + self.radius * input_gradient(self.network, images, labels).sign()
         return torch.lerp(plain, F.cross_entropy(self.network(moved), labels), self.weight)
-
-    def gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the gradient of the loss with respect to the pixels, same shape as `images`."""
-        images = images.detach().requires_grad_()
-        loss = F.cross_entropy(self.network(images), labels, reduction="sum")
-        return torch.autograd.grad(loss, images)[0]
