@@ -125,12 +125,12 @@ class Dataset:
         n = len(self.images)
         expect(1 <= size <= n, f"`size` from 1 to {n}, the number of training images", size)
         classes = torch.where(self.is_known, self.true_labels, self.labels).cpu()
-        index = stratified(classes, size, seed).to(self.labels.device)
+        chosen = stratified(classes, size, seed)
         return dataclasses.replace(
             self,
-            images=self.images[index.to(self.images.device)],
-            labels=self.labels[index],
-            true_labels=self.true_labels[index.to(self.true_labels.device)],
+            images=self.images[chosen.to(self.images.device)],
+            labels=self.labels[chosen.to(self.labels.device)],
+            true_labels=self.true_labels[chosen.to(self.true_labels.device)],
         )
 
 
@@ -148,15 +148,15 @@ def _expect_images(name: str, images: Tensor) -> None:
 
 
 def stratified(labels: Tensor, size: int, seed: int) -> Tensor:
-    """Choose `size` examples, each class in its share: sorted positions, int64 ``(size,)``."""
+    """Choose `size` examples, each class in its share: a bool mask ``(n,)``."""
     generator = torch.Generator().manual_seed(seed)
     shares = labels.bincount() * size
     quotas, remainders = shares // len(labels), shares % len(labels)
     # The largest remainders take the places that rounding down left; ties go to the smaller id.
     rest = size - int(quotas.sum())
     quotas[remainders.sort(descending=True, stable=True).indices[:rest]] += 1
-    chosen = []
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
     for label, quota in enumerate(quotas.tolist()):
         members = (labels == label).nonzero().squeeze(1)
-        chosen.append(members[torch.randperm(len(members), generator=generator)[:quota]])
-    return torch.cat(chosen).sort().values
+        chosen[members[torch.randperm(len(members), generator=generator)[:quota]]] = True
+    return chosen

@@ -61,10 +61,7 @@ class DataError(RuntimeError):
 
 
 def lock_of(path: Path) -> BaseFileLock:
-    """Return the lock of a file or folder: one process at a time holds it, the others wait.
-
-    It is a hidden file beside it, which the system frees when the process ends.
-    """
+    """Return the lock of a file or folder, a hidden file beside it: one process holds it."""
     return FileLock(path.with_name(f".{path.name}.lock"))
 
 
@@ -232,11 +229,7 @@ def _fetch_archive(source: Any, root: Path) -> None:
 
 
 def fetch_food101(folder: Path) -> None:
-    """Fetch Food-101 (5 GB) with torchvision; its parts appear only when all is unpacked.
-
-    Raises:
-        DataError: it could not be fetched, or what came is not the published file.
-    """
+    """Fetch Food-101 (5 GB) with torchvision; its parts appear only when all is unpacked."""
     from torchvision.datasets import Food101
 
     with _fetching(folder):

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -94,17 +95,11 @@ def decode(path: Path, size: int) -> NDArray[np.uint8]:
 
 
 def cached_images(name: str, base: Path, paths: Sequence[str], how: Decoding) -> Cached:
-    """Return the images of a list, decoding those that no cache holds yet.
-
-    Args:
-        name: how the cache is called.
-        base: folder that the paths start from.
-        paths: n paths, each once.
-        how: size and place of the cache, and what becomes of damaged images.
+    """Return the images at `paths`, each once, below `base`; decode those that no cache holds yet.
 
     Raises:
-        DataError: images are missing or damaged (see `how.damaged`), or the cache cannot be
-            written.
+        DataError: images are missing or damaged (see `how.damaged`), or the cache, whose files
+            begin with `name`, cannot be written.
     """
     cache = _Cache(name, base, paths, how)
     rows = cache.read()
@@ -180,7 +175,12 @@ class _Cache:
                 f"{free / 1e9:.1f} GB are free. A smaller `size` takes less. {ELSEWHERE}"
             )
         if len(to_do) == len(now):
-            self._start(now)
+            # The rows last: where they are, the images have their full size.
+            self.rows_file.unlink(missing_ok=True)
+            open_memmap(self.file, mode="w+", dtype=np.uint8, shape=self.shape).flush()
+            unfinished = self.rows_file.with_suffix(".unfinished.npy")
+            np.save(unfinished, now)
+            os.replace(unfinished, self.rows_file)
         images: Mapped = np.load(self.file, mmap_mode="r+")
         rows: Mapped = np.load(self.rows_file, mmap_mode="r+")
         rows[:] = now
@@ -189,14 +189,6 @@ class _Cache:
         if troubles:
             self.report(troubles, self.how.damaged == "refuse" or len(troubles) == len(rows))
         return np.array(rows)
-
-    def _start(self, rows: NDArray[np.int64]) -> None:
-        """Make an empty cache; the rows last: where they are, the images have their full size."""
-        self.rows_file.unlink(missing_ok=True)
-        np.lib.format.open_memmap(self.file, mode="w+", dtype=np.uint8, shape=self.shape).flush()
-        unfinished = self.rows_file.with_suffix(".unfinished.npy")
-        np.save(unfinished, rows)
-        os.replace(unfinished, self.rows_file)
 
     def _decode_into(
         self, images: Mapped, rows: Mapped, to_do: NDArray[np.int64]

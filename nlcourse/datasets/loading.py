@@ -171,8 +171,7 @@ def _load_digits() -> Dataset:
     # The scans count from 0 to 16.
     images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
     labels = torch.from_numpy(bunch.target).long()
-    is_test = torch.zeros(len(labels), dtype=torch.bool)
-    is_test[stratified(labels, DIGITS_TEST_SIZE, seed=0)] = True
+    is_test = stratified(labels, DIGITS_TEST_SIZE, seed=0)
     pixels = images[~is_test].double()
     statistics = (pixels.mean().item(),), (pixels.std(correction=0).item(),)
     parts = [(images[part], labels[part]) for part in (~is_test, is_test)]
@@ -227,11 +226,11 @@ def _load_photographs(
         if name == "food101" and download and not is_there:
             files.fetch_food101(folder)
         return _decoded(name, folder, photographs.read(name, folder, kind, test), how)
-    except (FileNotFoundError, DataError) as error:
-        problem = (
-            f"missing: {error.filename}" if isinstance(error, FileNotFoundError) else str(error)
-        )
+    except FileNotFoundError as error:
+        problem = f"missing: {error.filename}"
         raise DataError(photographs.how_to_get(name, root, problem)) from error
+    except DataError as error:
+        raise DataError(photographs.how_to_get(name, root, str(error))) from error
 
 
 def _decoded(name: str, folder: Path, listing: photographs.Listing, how: Decoding) -> Dataset:

@@ -103,8 +103,7 @@ class Part:
         size = round(share * n)
         what = "a `test_share` in (0, 1) that leaves images on both sides"
         expect(0 < share < 1 and 0 < size < n, what, f"{share} of {n} images")
-        is_test = torch.zeros(n, dtype=torch.bool)
-        is_test[stratified(self.best_labels, size, seed)] = True
+        is_test = stratified(self.best_labels, size, seed)
         return self._choose("train", ~is_test), self._choose("test", is_test)
 
     def _choose(self, name: str, chosen: Tensor) -> Part:
