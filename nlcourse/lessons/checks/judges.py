@@ -18,19 +18,6 @@ from .exercise import Arguments, Mismatch
 TOLERANCE = 1e-5  # relative and absolute: float32 rounding in any order of summing stays below it
 
 
-def as_number(value: Any) -> float | Mismatch:
-    """Return one Python float from a Python, numpy or 0-d tensor number."""
-    if isinstance(value, Tensor | np.ndarray):
-        if value.ndim:
-            says = f"it has shape {tuple(value.shape)} where one number is expected"
-            return Mismatch("shape", says)
-        value = value.item()
-    value = value.item() if isinstance(value, np.generic) else value
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return Mismatch("type", f"it is a {type(value).__name__} where a number is expected")
-    return float(value)
-
-
 def close(one: float, other: float) -> bool:
     """Say whether two numbers are equal up to rounding; nan equals nan (the share of nothing)."""
     nothing = math.isnan(one) and math.isnan(other)
@@ -38,10 +25,12 @@ def close(one: float, other: float) -> bool:
 
 
 def number(got: Any, expected: Any, arguments: Arguments) -> Mismatch | None:
-    """Judge one number."""
-    value = as_number(got)
-    if isinstance(value, Mismatch):
-        return value
+    """Judge one number: a Python, numpy or 0-d tensor number."""
+    if isinstance(got, Tensor | np.ndarray) and got.ndim:
+        return Mismatch("shape", f"it has shape {tuple(got.shape)} where one number is expected")
+    value = got.item() if isinstance(got, Tensor | np.ndarray | np.generic) else got
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Mismatch("type", f"it is a {type(value).__name__} where a number is expected")
     return None if close(value, float(expected)) else Mismatch("value", "the number differs")
 
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,16 +150,9 @@ def _run(path: Path, folder: Path, timeout: int, num_cells: int) -> str:
         "NLCOURSE_CELLS": str(folder / "cells.jsonl"),
         "PYTEST_ADDOPTS": "",
     }
-    limit = timeout * (num_cells + 1) + _SLACK
+    run = partial(subprocess.run, capture_output=True, encoding="utf-8", errors="replace")
     try:
-        done = subprocess.run(
-            command,
-            env=environment,
-            timeout=limit,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-        )
+        done = run(command, env=environment, timeout=timeout * (num_cells + 1) + _SLACK)
     except subprocess.TimeoutExpired:
         return "the notebook came to no end, and was stopped"
     if done.returncode in (0, 1):  # 1: some cell failed, which the cells tell
