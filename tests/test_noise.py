@@ -599,9 +599,7 @@ def test_matrices_that_are_none_are_refused(matrix, error, message):
 def test_a_matrix_of_too_few_classes_is_refused():
     with pytest.raises(ValueError, match="0 to 2 .3 classes., got 0 to 9"):
         noise.corrupt(balanced(10, 2), noise.symmetric_matrix(3, 0.2))
-    with pytest.raises(
-        ValueError, match=r"`matrix` with 10 rows, .*got \(3, 3\)"
-    ):
+    with pytest.raises(ValueError, match=r"`matrix` with 10 rows, .*got \(3, 3\)"):
         noise.check_transition(noise.symmetric_matrix(3, 0.2), num_classes=10)
 
 
