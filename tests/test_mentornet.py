@@ -176,7 +176,9 @@ def digits():
 def test_a_run_stopped_and_resumed_is_the_uninterrupted_one(digits, tmp_path):
     noisy = noise.inject(digits.subset(200), "symmetric", 0.4, seed=0)
     make = functools.partial(MentorNet, burn_in=2, soft_from=4)
-    run = functools.partial(fit, data=noisy, network=functools.partial(mlp, hidden=(16,), dropout=0.2), epochs=6, seed=3, progress=False, device="cpu")  # fmt: skip
+    network = functools.partial(mlp, hidden=(16,), dropout=0.2)
+    quiet = {"progress": False, "device": "cpu"}
+    run = functools.partial(fit, data=noisy, network=network, epochs=6, seed=3, **quiet)
     whole, stop = run(make()), threading.Event()
     kept = Options(checkpoint=tmp_path / "run.pt", stop=stop)
     first = run(

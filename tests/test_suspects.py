@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from nlcourse import datasets, noise
 from nlcourse.lessons.l08 import suspects
-from nlcourse.methods import CrossEntropy
 from nlcourse.lessons.l08.watched import WatchedCrossEntropy
+from nlcourse.methods import CrossEntropy
 from nlcourse.methods.curriculum import local_density
 from nlcourse.methods.self_learning import all_prototypes, prototype_labels
 from nlcourse.training import Options, fit
