@@ -1,4 +1,4 @@
-"""AUM: the area under the margin tells which labels the network speaks against.
+"""AUM: find mislabelled examples by the area under the margin, the mean margin of the logits.
 
 Pleiss, Zhang, Elenberg and Weinberger 2020, "Identifying Mislabeled Data using the Area Under the
 Margin Ranking" (arXiv 2001.10528); their code: asappresearch/aum. Explained in lesson 08.

@@ -87,7 +87,7 @@ DIRECTIONS: dict[str, Direction] = {"paper": paper_direction, "code": code_direc
 
 
 class CDR(Method):
-    """Cross entropy whose step is changed parameter by parameter (algorithm 1 of the paper).
+    """Cross entropy whose step is changed parameter by parameter.
 
     Args:
         noise_rate: tau, known or guessed, in [0, 1); 0 is cross entropy with a decay.

@@ -1,4 +1,4 @@
-"""Plain training with cross entropy, the yardstick of the course. Explained in lesson 00."""
+"""Cross entropy alone, the baseline of the course (lesson 00); see also docs/deviations.md."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..base import Batch, Method
 
 
 class CrossEntropy(Method):
-    """Believe every given label: the loss is -log of the probability of the given class."""
+    """Take the given labels as they are: the loss is -log of the given class's probability."""
 
     def loss(self, batch: Batch) -> Tensor:
         """Return the mean cross entropy of the batch."""

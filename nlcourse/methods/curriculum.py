@@ -1,4 +1,4 @@
-"""CurriculumNet: begin with the images that lie among many of their class.
+"""CurriculumNet: begin with the images whose features lie where their class is dense.
 
 Guo, Huang, Zhang, Zhuang, Dong, Scott and Huang 2018, "CurriculumNet: Weakly Supervised Learning
 from Large-Scale Web Images" (arXiv 1808.01097); their code: MalongTech/research-curriculumnet.
@@ -28,7 +28,7 @@ SUBSETS = 3  # clean, noisy, highly noisy
 
 
 def local_density(features: Tensor, share: float = CUTOFF_SHARE) -> Tensor:
-    """``rho_i = #{j != i : D_ij < d_c}``, int64 ``(n,)``, of one class (equation 2).
+    """``rho_i = #{j != i : D_ij < d_c}``, int64 ``(n,)``, of one class.
 
     Args:
         features: float ``(n, d)`` of the examples of one class.

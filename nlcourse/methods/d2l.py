@@ -1,11 +1,11 @@
-"""D2L: stop believing the labels when the network begins to use more dimensions for them.
+"""D2L: mix predictions into the labels once the dimensionality of the features begins to rise.
 
 Ma et al. 2018, "Dimensionality-Driven Learning with Noisy Labels" (ICML 2018, arXiv 1806.02612);
 their code: xingjunm/dimensionality-driven-learning. A baseline of the seeds' tables; named in
 lesson 13.
 
-While a network learns simple patterns, the images of a batch lie close to a surface of few
-dimensions in its last hidden layer. Memorizing single labels needs more. So:
+While a network learns simple patterns, the features of a batch, its last hidden layer, lie close to
+a manifold of few dimensions. Memorizing single labels needs more. So:
 
 1. after each epoch estimate the local intrinsic dimensionality (LID) of those features;
 2. the turning point: LID exceeds the mean of the last `window` epochs by two standard deviations;
@@ -156,7 +156,7 @@ class D2L(Method):
         return torch.cat(found).mean()
 
     def loss(self, batch: Batch) -> Tensor:
-        """Return the cross entropy with the labels as they are believed now."""
+        """Return the cross entropy with given and predicted labels, weighted by alpha."""
         logits = self.network(batch.images)
         of_label = F.cross_entropy(logits, batch.labels)
         if self.alpha == 1:

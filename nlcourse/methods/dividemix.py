@@ -1,4 +1,4 @@
-"""DivideMix: divide the labels by their losses; learn from the other images without their labels.
+"""DivideMix: divide the examples by a Gaussian mixture on their losses; train by MixMatch.
 
 Li, Socher and Hoi 2020, "DivideMix: Learning with Noisy Labels as Semi-supervised Learning" (arXiv
 2002.07394); their code: LiJunnan1992/DivideMix. Explained in lesson 11.
@@ -41,7 +41,7 @@ def co_divide(clean_by_first: Tensor, clean_by_second: Tensor, threshold: float)
 def co_refine(
     labels: Tensor, clean_probability: Tensor, probabilities: Tensor, temperature: float
 ) -> Tensor:
-    """``sharpen(w y + (1 - w) p)``, ``(n, C)`` without gradient (equations 3 and 4).
+    """``sharpen(w y + (1 - w) p)``, ``(n, C)`` without gradient.
 
     y: int64 ``(n,)`` or rows ``(n, C)``; w: ``(n,)``; p: ``(n, C)``, the mean over the views.
     """

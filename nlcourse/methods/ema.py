@@ -1,4 +1,4 @@
-"""Exponential moving averages (EMA) of weights: what ELR+ takes its targets from. See lesson 10."""
+"""Exponential moving averages (EMA) of weights, for ELR+ (lesson 10); see docs/deviations.md."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What a network sees in an image: the numbers that go into its last layer.
+"""Features of an image: the activations that go into a network's last linear layer.
 
-CurriculumNet and deep self-learning compare images by them. Explained in lesson 08.
+CurriculumNet and deep self-learning compare images by them: lesson 08, docs/deviations.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""FixMatch: a few labels, and the network's own confident predictions for all other images.
+"""FixMatch: a few labels, and the network's own confident pseudo-labels for all other images.
 
 Sohn et al. 2020, "FixMatch: Simplifying Semi-Supervised Learning with Consistency and Confidence"
 (arXiv 2001.07685); their code: google-research/fixmatch. Explained in lesson 11.
@@ -20,7 +20,7 @@ from ..base import Batch, MakeNetwork, Method, Step, TrainingData, expect
 from ..datasets.augment import Augment
 from .mixmatch import endless
 
-STRONG = Augment(crop=1, cutout=3)  # for 8 x 8 pixels: a shift by one, a hole of 3 x 3
+STRONG = Augment(crop=1, cutout=3)  # for 8 x 8 pixels: a shift by one, Cutout of 3 x 3
 
 
 def draw_labelled(
@@ -38,7 +38,7 @@ def draw_labelled(
 
 
 def pseudo_label_loss(weak: Tensor, strong: Tensor, threshold: float) -> Tensor:
-    """l_u: cross entropy of the strong view on the pseudo-label of the weak one (equation 4).
+    """l_u: consistency of the strong view with the pseudo-label of the weak one (cross entropy).
 
     Args:
         weak: logits ``(n, C)`` of the weakly augmented images; no gradient flows into them.
@@ -62,7 +62,7 @@ class FixMatch(Method):
         threshold: tau.
         lambda_u: weight of the unlabelled part; 0 learns from the labelled ones alone.
         ratio: mu.
-        strong: shift and hole of the strong augmentation; the weak one is ``augment`` of ``fit``.
+        strong: shift and Cutout of the strong augmentation; the weak one is ``augment`` of ``fit``.
         noise: deviation of its Gaussian noise, on normalised images.
         loss_of_views: as :func:`pseudo_label_loss`.
     """

@@ -1,6 +1,6 @@
 """A Gaussian mixture on the losses: which of two components does the loss of a label come from?
 
-Section 3.1 of Li et al. 2020 (DivideMix, arXiv 2002.07394). Explained in lesson 11.
+From DivideMix (Li et al. 2020, arXiv 2002.07394), lesson 11. Paper and code: docs/deviations.md
 """
 
 from __future__ import annotations

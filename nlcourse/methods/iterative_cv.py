@@ -1,4 +1,4 @@
-"""Iterative noisy cross-validation (INCV): believe a label that a network foresees unseen.
+"""Iterative noisy cross-validation (INCV): select the labels that held-out predictions confirm.
 
 Chen, Liao, Chen and Zhang 2019, "Understanding and Utilizing Deep Neural Networks Trained with
 Noisy Labels" (arXiv 1905.05040); their code: chenpf1025/noisy_label_understanding_utilizing.
@@ -28,9 +28,9 @@ MOST_GIVEN_UP = 2.0  # times the number selected, as in the code
 
 
 def foreseen(logits: Tensor, labels: Tensor, held: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-    """Sort the held-out, a mask ``(N,)``: whose label was foreseen, and who is given up.
+    """Sort the held-out, a mask ``(N,)``: whose label was predicted, and who is given up.
 
-    For each one foreseen `ratio` are given up: those of the largest losses; some may be in both.
+    For each one predicted `ratio` are given up: those of the largest losses; some may be in both.
     """
     chosen = held & (logits.argmax(dim=1) == labels)
     losses = F.cross_entropy(logits, labels, reduction="none")

@@ -1,4 +1,4 @@
-"""Losses that trust a label less than cross entropy does. Explained in lesson 06.
+"""Losses that are more robust to wrong labels than cross entropy. Explained in lesson 06.
 
 One function each: from logits, float ``(n, C)``, and given labels, int64 ``(n,)``, to one loss an
 example, ``(n,)``; but for the determinant, which is a property of a whole batch. Logits go through
@@ -194,10 +194,10 @@ def entropy(logits: Tensor) -> Tensor:
 def bootstrap_cross_entropy(
     logits: Tensor, labels: Tensor, beta: float, hard: bool = False
 ) -> Tensor:
-    """Cross entropy with a target that believes the network a little (Reed et al. 2015).
+    """Cross entropy with a target that mixes label and prediction (Reed et al. 2015).
 
     Soft: ``-sum_k (beta y_k + (1 - beta) p_k) log p_k``. Hard: the predicted class in place of p.
-    `beta` in [0, 1] is the trust in the label; 0.95 (soft) and 0.8 (hard) in the paper, and 1 is
+    `beta` in [0, 1] is the label's weight; 0.95 (soft) and 0.8 (hard) in the paper, and 1 is
     cross entropy.
     """
     expect(0 <= beta <= 1, "`beta` in [0, 1]", beta)

@@ -4,8 +4,8 @@ Jiang, Zhou, Leung, Li and Fei-Fei 2018, "MentorNet: Learning Data-Driven Curric
 Neural Networks on Corrupted Labels" (arXiv 1712.05055); their code: google/mentornet. Lesson 13.
 
 Symbols of the paper: v, weights; l, losses; lambda_1, threshold of the loss; lambda_2, width of the
-border. All examples count at first; then those with a loss below the threshold, a moving average of
-a percentile (self-paced learning); towards the end the border becomes soft.
+soft threshold. All examples count at first; then those with a loss below the threshold, an
+exponential moving average of a percentile (self-paced learning); towards the end it becomes soft.
 Where paper and code differ: docs/deviations.md
 """
 
@@ -52,7 +52,7 @@ class Settings:
     """Beside the percentile; those of the code's function, for a training of 60 epochs."""
 
     burn_in: int = 11  # epochs in which all examples count: 18 % of the training
-    soft_from: int = 54  # first epoch, counted from 0, with a soft border: 90 %
+    soft_from: int = 54  # first epoch, counted from 0, with a soft threshold: 90 %
     width: float = 1.0  # lambda_2 from then on
     decay: float = 0.9  # of the moving average of the threshold
     drop_early: float = 0.5  # share of examples left out at random during the burn-in

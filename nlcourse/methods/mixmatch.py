@@ -1,7 +1,7 @@
-"""MixMatch: learn from a labelled and an unlabelled set, with guesses and mixup across both.
+"""MixMatch: learn from a labelled and an unlabelled set, with guessed labels and mixup across both.
 
 Berthelot et al. 2019, "MixMatch: A Holistic Approach to Semi-Supervised Learning" (arXiv
-1905.02249); their code: google-research/mixmatch. Explained in lesson 11.
+1905.02249); code: google-research/fixmatch. Explained in lesson 11.
 DivideMix trains with it, and adds two terms to the loss, which stand here, too.
 
 K, views (augmentations) of an image; T, temperature; p, predictions; q, guessed labels.
@@ -34,7 +34,7 @@ def predictions(network: nn.Module, views: Sequence[Tensor]) -> Tensor:
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
-    """``p_c^(1/T) / sum_k p_k^(1/T)``, equation 7: T below 1 makes rows ``(n, C)`` more decided.
+    """``p_c^(1/T) / sum_k p_k^(1/T)``: T below 1 makes rows ``(n, C)`` more decided.
 
     >>> sharpen(torch.tensor([[0.6, 0.3, 0.1]]), 0.5)
     tensor([[0.7826, 0.1957, 0.0217]])
@@ -46,7 +46,7 @@ def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 def co_guess(probabilities: Sequence[Tensor] | Tensor, temperature: float) -> Tensor:
-    """q: the sharpened mean of several p ``(n, C)``, without gradient (equations 6 and 7).
+    """q: the sharpened mean of several p ``(n, C)``, without gradient.
 
     >>> co_guess([torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])], 1.0)
     tensor([[0.7500, 0.2500]])
@@ -58,7 +58,7 @@ def co_guess(probabilities: Sequence[Tensor] | Tensor, temperature: float) -> Te
 def semi_supervised_loss(
     logits: Tensor, rows: Tensor, num_labelled: int, lambda_u: float
 ) -> Tensor:
-    """L_X + lambda_u L_U, equations 3 to 5: cross entropy, and squared error on the unlabelled.
+    """L_X + lambda_u L_U: cross entropy on the labelled, squared error on the unlabelled.
 
     The squared error is bounded: a wrong guess does not harm as it would under a logarithm.
 
@@ -75,14 +75,14 @@ def semi_supervised_loss(
 
 
 def even_prior_loss(probabilities: Tensor) -> Tensor:
-    """L_reg of DivideMix (equation 11): KL from an even prior to the mean of p ``(n, C)``."""
+    """L_reg of DivideMix: KL from an even prior to the mean of p ``(n, C)``."""
     mean = probabilities.mean(dim=0)
     mean = mean.clamp(min=torch.finfo(mean.dtype).tiny)  # finite if a class is never predicted
     return -(mean.log() + math.log(len(mean))).mean()
 
 
 def confidence_penalty(logits: Tensor) -> Tensor:
-    """-H: minus the mean entropy of the predictions (DivideMix, equation 2)."""
+    """-H: minus the mean entropy of the predictions (DivideMix)."""
     log_p = logits.log_softmax(dim=1)
     return (log_p.exp() * log_p).sum(dim=1).mean()
 

@@ -1,4 +1,4 @@
-"""mixup: train between the images, with labels between the labels.
+"""mixup: train on convex combinations of two images and of their labels.
 
 Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization" (arXiv 1710.09412); their code:
 facebookresearch/mixup-cifar10. Explained in lesson 06.

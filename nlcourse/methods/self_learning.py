@@ -1,4 +1,4 @@
-"""Deep self-learning: correct the labels by a few typical images of each class.
+"""Deep self-learning: correct the labels by the prototypes of each class.
 
 Han, Luo and Wang 2019, "Deep Self-Learning From Noisy Labels" (arXiv 1908.02160); no code of theirs
 is public. Explained in lesson 08.
@@ -33,9 +33,9 @@ def density_and_resemblance(
 ) -> tuple[Tensor, Tensor]:
     """Return rho and eta, each ``(m,)``, of the images of one class from S ``(m, m)``.
 
-    ``rho_i = sum_j sign(S_ij - S_c)`` (equation 4), where S_c is the entry at place ``top_share *
-    m^2`` (rounded up, counted from 1) of all, largest first. ``eta_i`` (equation 5): the largest
-    similarity to an image of higher density; for the densest, the smallest similarity to any.
+    ``rho_i = sum_j sign(S_ij - S_c)``, where S_c is the entry at place ``top_share * m^2`` (rounded
+    up, counted from 1) of all, largest first. ``eta_i``: the largest similarity to an image of
+    higher density; for the densest, the smallest similarity to any.
     """
     shape = tuple(similarities.shape)
     expect(len(shape) == 2 and shape[0] == shape[1], "`similarities` of shape (m, m)", shape)
@@ -50,7 +50,7 @@ def density_and_resemblance(
 
 
 def choose_prototypes(features: Tensor, count: int = 8) -> Tensor:
-    """Choose typical images of one class that differ: positions ``(min(count, m),)``, by rho.
+    """Choose dense, diverse prototypes of one class: positions ``(min(count, m),)``, by rho.
 
     Among `features` ``(m, d)``; images whose eta reaches 0.95 come only when no other is left.
     """
@@ -65,7 +65,7 @@ def choose_prototypes(features: Tensor, count: int = 8) -> Tensor:
 
 
 def class_scores(features: Tensor, prototypes: Sequence[Tensor]) -> Tensor:
-    """Return sigma ``(n, C)``: the mean cosine with the prototypes of a class (equation 6).
+    """Return sigma ``(n, C)``: the mean cosine with the prototypes of a class.
 
     `features` are ``(n, d)``, `prototypes` C tensors ``(p_c, d)``; without any it is -inf.
     """

@@ -1,4 +1,4 @@
-"""Learn from fixed soft labels: step 2 of joint optimization (arXiv 1803.11364), lesson 09."""
+"""Step 2 of joint optimization (arXiv 1803.11364, lesson 09); see also docs/deviations.md."""
 
 from __future__ import annotations
 
