@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from nlcourse import datasets, noise
 from nlcourse.datasets.augment import Augment
-from nlcourse.methods import CoTeaching, CrossEntropy, Method
+from nlcourse.methods import ELR, CoTeaching, CrossEntropy, DivideMix, MentorNet, Method
 from nlcourse.training import (
     DivergedError,
     Options,
@@ -388,6 +388,14 @@ def test_pieces_have_names_that_are_the_same_in_every_process():
         (Firsts(1), f"{__name__}.Firsts"),
     ):
         assert f"select={name}" in checkpoint.pieces(CoTeaching(0.4, select=piece))
+
+
+def test_a_run_is_described_by_all_plain_settings_of_its_method():
+    assert "beta=0.9" in checkpoint.describe(ELR(0.9))
+    one, other = DivideMix(lambda_u=25.0), DivideMix(lambda_u=150.0)
+    assert "lambda_u=25.0" in checkpoint.describe(one)
+    assert checkpoint.describe(one) != checkpoint.describe(other)
+    assert "percentile=0.6, burn_in=3" in checkpoint.describe(MentorNet(0.6, burn_in=3))
 
 
 def test_a_checkpoint_knows_the_pieces_of_its_method(noisy, tmp_path):

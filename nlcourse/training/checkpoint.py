@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import os
@@ -53,9 +54,12 @@ def describe(value: object) -> str:
         arguments += [f"{name}={describe(each)}" for name, each in value.keywords.items()]
         return f"{describe(value.func)}({', '.join(arguments)})"
     if isinstance(value, Method):
+        found = dict(vars(value))
+        for settings in filter(dataclasses.is_dataclass, vars(value).values()):
+            found |= vars(settings)  # what DivideMix, say, keeps together
         plain = {
             name: setting
-            for name, setting in vars(value).items()
+            for name, setting in found.items()
             if isinstance(setting, (bool, int, float, str)) and name not in NO_SETTINGS
         }
         arguments = [f"{name}={setting!r}" for name, setting in plain.items()]
