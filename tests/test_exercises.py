@@ -467,6 +467,13 @@ def test_an_installed_package_finds_its_texts_or_says_what_is_missing(tmp_path, 
     with pytest.raises(FileNotFoundError, match="Expected the lessons' sources in"):
         folder.__wrapped__()
     record = tmp_path / INSTALLED / "07_co_teaching.py"
+    moved = SimpleNamespace(as_posix=record.as_posix, locate=lambda: tmp_path / "gone" / "07.py")
+    monkeypatch.setattr(sources, "files", lambda name: [moved])
+    with pytest.raises(FileNotFoundError, match="Expected the lessons' sources in"):
+        folder.__wrapped__()
+    record.parent.mkdir(parents=True)
+    assert folder.__wrapped__() == record.parent  # `pip install --target` moves them so
+    monkeypatch.setattr(sources, "__file__", str(tmp_path / "lib" / "a" / "b" / "sources.py"))
     found = SimpleNamespace(as_posix=record.as_posix, locate=lambda: record)
     monkeypatch.setattr(sources, "files", lambda name: [found])
     assert folder.__wrapped__() == record.parent

@@ -99,20 +99,19 @@ def _bound(statement: ast.Import | ast.ImportFrom) -> set[str]:
 @cache
 def folder() -> Path:
     """Return where the lessons' sources are: in the clone, or beside an installed package."""
-    clone = Path(__file__).parents[2] / "notebooks" / "lessons"
-    if clone.is_dir():
-        return clone
+    clone, beside = (Path(__file__).parents[2] / one for one in ("notebooks/lessons", INSTALLED))
     try:
-        installed = [file for file in files("nlcourse") or () if INSTALLED in file.as_posix()]
+        named = [file for file in files("nlcourse") or () if INSTALLED in file.as_posix()]
     except PackageNotFoundError:
-        installed = []
-    if not installed:
-        raise FileNotFoundError(
-            f"Expected the lessons' sources in {clone} or under {INSTALLED} of the installed "
-            "package, found none: the exercises are read from them. Clone the course or install "
-            "its wheel again"
-        )
-    return Path(str(installed[0].locate())).resolve().parent
+        named = []
+    # `pip install --target` lays them beside the package, and writes down another place.
+    for place in (clone, beside, *(Path(str(file.locate())).parent for file in named[:1])):
+        if place.is_dir():
+            return place.resolve()
+    raise FileNotFoundError(
+        f"Expected the lessons' sources in {clone} or under {INSTALLED} of the installed package, "
+        "found none: the exercises are read from them. Clone the course or install its wheel again"
+    )
 
 
 @cache
