@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import nlcourse
+from nlcourse.lessons.checks.exercise import exercises
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -121,6 +122,16 @@ def test_readme_tells_the_time_and_the_needs_that_the_lessons_tell():
         time = re.search(r"\*\*Time:\*\* about (\d+) minutes[^.]*\.( You need [^.]*)?", text)
         told[source.name[:2]] = time[1], re.findall(r"\d\d", time[2] or "")
     assert {n: (minutes, re.findall(r"\d\d", needs)) for n, needs, minutes in rows} == told
+
+
+def test_readme_names_the_functions_that_students_write():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"(?m)^\| (\d\d) [^|]*\|[^|]*\|([^|]*)\|", readme)
+    told = {lesson: re.findall(r"`(\w+)`", cell) for lesson, cell in rows}
+    written = {lesson: [] for lesson in told}
+    for exercise in exercises().values():
+        written[exercise.lesson].append(exercise.name)
+    assert told == written | {"00": []}  # its one line is a warm-up
 
 
 def test_versions_agree():
