@@ -192,6 +192,10 @@ def test_what_is_noted_as_selected_follows_the_piece_that_runs():
     method.loss(make_batch()).backward()
     assert method.selected[0].nonzero().flatten().tolist() == [0, 1, 2]
     assert not method.selected[1].any()
+    before = method.selected.clone()
+    with torch.no_grad():  # somebody only wants to know the loss
+        assert method.loss(make_batch()) > 0
+    assert method.selected.equal(before)
 
 
 def test_own_losses_leaves_the_exchange_out():

@@ -122,7 +122,8 @@ class CoTeaching(Method):
         losses, kept = [], []
         for number, network in enumerate(self.networks):
             own = F.cross_entropy(network(batch.images), batch.labels, reduction="none")
-            own.register_hook(functools.partial(self._note, number, batch.index))
+            if own.requires_grad:  # who only asks for the loss notes nothing
+                own.register_hook(functools.partial(self._note, number, batch.index))
             losses.append(own)
             kept.append(self.select(own.detach(), share))
         of_first, of_second = self.losses(*losses, *kept)

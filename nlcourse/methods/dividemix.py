@@ -150,7 +150,7 @@ class DivideMix(Method):
 
     def train_one(self, k: int, mask: Tensor, w: Tensor, data: TrainingData, step: Step) -> None:
         """An epoch of network k: in each step a batch of X (`mask`) and one of U."""
-        s, x, u = self.settings, mask.nonzero().flatten(), (~mask).nonzero().flatten()
+        s, x, u = self.settings, mask.nonzero().flatten(), (mask == 0).nonzero().flatten()
         if not len(x):  # nothing to refine, nothing to guess from
             return self.warm_up((k,), data, step)
         self.mark_selected(k, x)
