@@ -205,7 +205,7 @@ def expect_one_of(name: str, value: object, choices: Iterable[object]) -> None:
 def expect_floats(name: str, values: object) -> None:
     """Refuse what is no tensor of floats."""
     if not isinstance(values, Tensor) or not values.is_floating_point():
-        got = getattr(values, "dtype", type(values).__name__)
+        got = values.dtype if isinstance(values, Tensor) else type(values).__name__
         raise TypeError(f"Expected `{name}` as a tensor of floats, got {got}")
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,7 +59,11 @@ def test_rows_may_be_rounded_but_a_matrix_that_was_written_down_may_not():
 def test_form_is_checked_everywhere(inside):
     """Shapes and dtypes cost no look at a number."""
     with base.training_step() if inside else pytest.MonkeyPatch.context():
-        for values, got in (([[1.0]], "list"), (torch.eye(2).long(), "torch.int64")):
+        for values, got in (
+            ([[1.0]], "list"),
+            (np.eye(2), "ndarray"),
+            (torch.eye(2).long(), "torch.int64"),
+        ):
             with pytest.raises(TypeError, match=f"`p` as a tensor of floats, got {got}"):
                 base.expect_rows("p", values)
         with pytest.raises(ValueError, match=r"`p` of shape \(n, C\), got \(3,\)"):

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 
 from nlcourse import datasets, noise
+from nlcourse.course import cli
 from nlcourse.lessons.l13 import board
 from nlcourse.methods import CrossEntropy
 from nlcourse.training import fit
@@ -136,9 +137,11 @@ def test_after_a_line_cut_short_the_next_row_begins_anew(noisy, tmp_path):
     assert [row["name"] for row in board.read(path)] == ["Ada", "Bo"]
 
 
-def test_a_missing_board_is_said(tmp_path):
+def test_a_missing_board_is_said(tmp_path, capsys):
     with pytest.raises(FileNotFoundError):
         board.read(tmp_path / "none.csv")
+    assert cli.main(["board", str(tmp_path / "none.csv")]) == 2
+    assert re.search(r"nlcourse: .*No such file .*none\.csv", capsys.readouterr().err)
 
 
 # --- many at once ---

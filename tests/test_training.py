@@ -445,6 +445,12 @@ def test_divergence_names_epoch_rate_and_what_to_try(noisy):
 def test_bad_settings_are_refused(noisy):
     with pytest.raises(ValueError, match="`epochs` of at least 1"):
         quick(noisy, epochs=0)
+    for method in (CrossEntropy, "elr"):
+        with pytest.raises(ValueError, match=r"a method, such as `CrossEntropy\(\)`, got"):
+            fit(method, noisy)
+    for data in ("digits", (noisy.images, noisy.labels)):
+        with pytest.raises(ValueError, match="a `Dataset`, as `datasets.load` gives, got"):
+            fit(CrossEntropy(), data)
     with pytest.raises(ValueError, match="learning rate"):
         quick(noisy, lr=-0.1)
     with pytest.raises(ValueError, match="Expected `network` out of .*'resnet-1000'"):

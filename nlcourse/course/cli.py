@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
 import csv
 import math
 import os
@@ -17,15 +16,46 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from . import paths as course
 
-CACHES = (
-    "__pycache__", ".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis",
-    ".ipynb_checkpoints",
-)  # fmt: skip
+TOOLS = (".pytest_cache", ".ruff_cache", ".mypy_cache", ".hypothesis")
+CACHES = ("__pycache__", ".ipynb_checkpoints", *TOOLS)
 NEVER_CLEANED = (".venv", ".git", "work", "data")
 USAGE_ERROR = 2
+
+
+Command = Callable[[argparse.Namespace], int]
+_commands: dict[Command, tuple[tuple[Any, Any], ...]] = {}  # with the arguments of each
+
+
+def argument(*names: str, **how: Any) -> tuple[Any, Any]:
+    """An argument of a command, as for argparse's `add_argument`."""
+    return names, how
+
+
+def command(*arguments: tuple[Any, Any]) -> Callable[[Command], Command]:
+    """Make a function a command of its name; the first line of its docstring is the help."""
+
+    def register(function: Command) -> Command:
+        _commands[function] = arguments
+        return function
+
+    return register
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; ``options.command`` is the function to call."""
+    parser = argparse.ArgumentParser(prog="nlcourse", description="Learning with noisy labels.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for function, arguments in _commands.items():
+        summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
+        one = commands.add_parser(function.__name__, help=summary, description=summary)
+        one.set_defaults(command=function)
+        for names, how in arguments:
+            one.add_argument(*names, **how)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,20 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\nstopped", file=sys.stderr)
         return 130
     except Exception as error:
-        # What the course itself complains about needs no traceback; anything else is a bug.
-        if not isinstance(error, ValueError) and not _is_our_own(error):
+        # What the course or a file complains about needs no traceback; anything else is a bug.
+        ours = type(error).__module__.partition(".")[0] == "nlcourse"
+        if not ours and not isinstance(error, ValueError | OSError):
             raise
         print(f"nlcourse: {error}", file=sys.stderr)
         return USAGE_ERROR
 
 
-def _is_our_own(error: Exception) -> bool:
-    return type(error).__module__.partition(".")[0] == "nlcourse"
-
-
-# ---- lab -----------------------------------------------------------------------------------------
-
-
+@command(
+    argument("--copy-only", action="store_true", help="do not start JupyterLab"),
+    argument("jupyter", nargs="*", metavar="-- ARG", help="arguments of JupyterLab, after `--`"),
+)
 def lab(options: argparse.Namespace) -> int:
     """Copy the lessons into work/ once, then become JupyterLab."""
     root = course.find_root()
@@ -78,7 +106,8 @@ def lab_command(root: Path, extra: Sequence[str] = ()) -> list[str]:
         command.append("--ServerApp.ip=localhost")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    if not _has_display():
+    screens = ("DISPLAY", "WAYLAND_DISPLAY")
+    if sys.platform.startswith("linux") and not any(map(os.environ.get, screens)):
         command.append("--no-browser")
         print("No display here: open the address that JupyterLab prints in a browser.", flush=True)
     return [*command, *extra]
@@ -94,15 +123,11 @@ def config_path() -> str:
     return os.pathsep.join(filter(None, [own, os.environ.get("JUPYTER_CONFIG_PATH")]))
 
 
-def _has_display() -> bool:
-    if not sys.platform.startswith("linux"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-# ---- check, notebooks ----------------------------------------------------------------------------
-
-
+@command(
+    argument("lessons", nargs="+", metavar="LESSON", help="number (07), name, or path of a file"),
+    argument("--csv", type=Path, metavar="FILE", help="also write a row per exercise"),
+    argument("--timeout", type=int, default=120, metavar="SECONDS", help="a cell (%(default)s)"),
+)
 def check(options: argparse.Namespace) -> int:
     """Run notebooks in clean kernels under nbval and print which exercises are done."""
     root = course.find_root()
@@ -110,45 +135,38 @@ def check(options: argparse.Namespace) -> int:
     from ..lessons.checks.report import ReportError, check_notebook
 
     not_ok = 0
-    with _class_table(options.csv) as write:
+    # Line by line, so that a class that is stopped half-way keeps its rows.
+    with open(options.csv or os.devnull, "w", 1, encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(("notebook", "what", "status", "why"))
         for path in paths:
             try:
                 report = check_notebook(path, timeout=options.timeout)
             except ReportError as error:  # one broken file must not keep a class waiting
                 print(f"{path}: {error}", file=sys.stderr)
-                write([(path, "notebook", "failed", error)])
+                table.writerow((path, "notebook", "failed", error))
                 not_ok += 1
                 continue
             print(f"{path.parent}: {report}" if len(paths) > 1 else report, flush=True)
-            write((path, *line) for line in report.lines())
+            table.writerows((path, *line) for line in report.lines())
             not_ok += not report.ok
     if len(paths) > 1:
         print(f"{len(paths) - not_ok} of {len(paths)} notebooks all in order")
     return 1 if not_ok else 0
 
 
-@contextlib.contextmanager
-def _class_table(path: Path | None):
-    """Give a function that adds rows to a CSV file, or forgets them when there is no file."""
-    if path is None:
-        yield lambda rows: None
-        return
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("notebook", "what", "status", "why"))
-
-        def write(rows) -> None:
-            writer.writerows(rows)
-            file.flush()
-
-        yield write
-
-
+@command(
+    argument("lessons", nargs="*", metavar="LESSON", help="number or name; none: all"),
+    argument("--check", action="store_true", help="write nothing, exit 1 when some are stale"),
+    argument("--force", action="store_true", help="execute again even what is up to date"),
+)
 def notebooks(options: argparse.Namespace) -> int:
     """Build the notebooks whose lessons changed, or say which are not up to date."""
     root = course.find_root()
     try:
-        from . import builder as builder
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError
+
+        from . import builder
     except ImportError as error:
         print(f"nlcourse: {error.name} is missing: pip install -e '.[teach]'", file=sys.stderr)
         return USAGE_ERROR
@@ -159,29 +177,20 @@ def notebooks(options: argparse.Namespace) -> int:
         problems += [] if options.lessons else builder.orphans(root)
         print("\n".join(problems) or f"{len(chosen)} lesson(s): all notebooks are up to date")
         return 1 if problems else 0
-    return _build(builder.build, chosen, force=options.force)
-
-
-def _build(build: Callable, chosen: Sequence[course.Lesson], *, force: bool) -> int:
-    """Build lesson after lesson; a lesson that fails does not keep the others from being built."""
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
-
-    failed = 0
+    failed = 0  # a lesson that fails does not keep the others from being built
     for lesson in chosen:
         try:
-            written = build(lesson, force=force)
+            written = builder.build(lesson, force=options.force)
         except (CellExecutionError, CellTimeoutError, ValueError) as error:
             failed += 1
             print(f"{lesson.name}: not built\n{error}", file=sys.stderr)
             continue
-        names = ", ".join(str(path.relative_to(lesson.root)) for path in written)
+        names = ", ".join(str(path.relative_to(root)) for path in written)
         print(f"{lesson.name}: {'wrote ' + names if written else 'up to date'}", flush=True)
     return 1 if failed else 0
 
 
-# ---- data, run -----------------------------------------------------------------------------------
-
-
+@command(argument("names", nargs="*", metavar="NAME", help="none: list them"))
 def data(options: argparse.Namespace) -> int:
     """Fetch data sets into NLCOURSE_DATA or data/ and say what each holds."""
     from .. import datasets
@@ -199,21 +208,50 @@ def data(options: argparse.Namespace) -> int:
     return 0
 
 
+def _setting(text: str) -> tuple[str, object]:
+    """``name=value`` with a Python literal, or a plain word, as value."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected name=value, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+SET: dict[str, Any] = {"action": "append", "type": _setting, "default": [], "metavar": "NAME=VALUE"}
+
+
+@command(
+    argument("--data", default="digits", help="data set (%(default)s)"),
+    argument("--kind", help="which human labels, for cifar10n and cifar100n"),
+    argument("--noise", help="kind of label noise to inject, for example symmetric"),
+    argument("--rate", type=float, default=0.4, help="noise rate (%(default)s)"),
+    argument("--method", default="cross-entropy", help="method (%(default)s)"),
+    argument("--set", **SET, help="a setting of the method; may be repeated"),
+    argument("--network", default="mlp", help="network (%(default)s)"),
+    argument("--epochs", type=int, default=30),
+    argument("--lr", type=float, default=0.05),
+    argument("--batch-size", type=int, default=64),
+    argument("--weight-decay", type=float, default=0.0),
+    argument("--seed", type=int, default=0),
+    argument("--device", help="cpu, cuda or mps; found by itself when left out"),
+    argument("--checkpoint", type=Path, help="renewed each epoch, continued from"),
+    argument("--out", type=Path, metavar="CSV", help="where the history goes"),
+)
 def run(options: argparse.Namespace) -> int:
     """Train one method on one data set, print the history and write it as CSV."""
     from .. import datasets, methods, noise, training
+    from ..base import expect_one_of
     from ..experiments import results
 
-    if options.method not in methods.METHODS:
-        raise ValueError(
-            f"Expected a method of {', '.join(methods.METHODS)}, got {options.method!r}"
-        )
+    expect_one_of("method", options.method, methods.METHODS)
     loaded = datasets.load(options.data, kind=options.kind)
     if options.noise:
         loaded = noise.inject(loaded, options.noise, options.rate, seed=options.seed)
     history, ended = results.trained(
         training.fit,
-        _make_method(methods.METHODS[options.method], options.set, loaded.noise_rate),
+        _make_method(methods.METHODS[options.method], dict(options.set), loaded.noise_rate),
         loaded,
         network=options.network,
         epochs=options.epochs,
@@ -254,22 +292,35 @@ def _make_method(make: Callable, settings: dict[str, object], measured_rate: flo
         raise ValueError(f"Expected settings that {make.__name__} has: {error}") from None
 
 
-def _setting(text: str) -> tuple[str, object]:
-    """``name=value`` with a Python literal, or a plain word, as value."""
-    name, equals, value = text.partition("=")
-    if not equals or not name.isidentifier():
-        raise argparse.ArgumentTypeError(f"expected name=value, got {text!r}")
-    try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return name, value
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not found or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"Expected a time like 90s, 9m or 1.5h, got {text!r}")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
+@command(
+    argument("plan", type=Path, metavar="PLAN", help="such as docs/sweep.toml or results/*.py"),
+    argument("--dry-run", action="store_true", help="list the runs, train nothing"),
+    argument("--budget", type=_seconds, metavar="TIME", help="such as 90s, 9m or 1.5h"),
+    argument("--set", **SET, help="another value for the TOML file, such as epochs=1; repeatable"),
+    argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that takes runs"),
+    argument(
+        "--devices",
+        type=lambda text: text.split(","),
+        default=[],
+        metavar="LIST",
+        help="a process for each, such as cuda:0,cuda:1 or cpu,cpu (all GPUs when left out)",
+    ),
+)
 def experiment(options: argparse.Namespace) -> int:
     """Make all runs of a plan that its table does not hold yet, a row each."""
+    from ..base import expect
     from ..experiments import plan, runner
 
-    chosen = plan.read(options.plan, **options.set)
+    both = bool(options.scheduler and options.devices)
+    expect(not both, "`--scheduler` or `--devices`", "both")
+    chosen = plan.read(options.plan, **dict(options.set))
     todo = runner.missing(chosen)
     there = len(chosen.runs) - len(todo)
     print(f"{chosen.table}: {there} of {len(chosen.runs)} runs are there", flush=True)
@@ -285,6 +336,10 @@ def experiment(options: argparse.Namespace) -> int:
     return 1 if outcome.failed else 0
 
 
+@command(
+    argument("file", type=Path, metavar="BOARD.csv"),
+    argument("others", type=Path, nargs="*", help="boards to merge into it"),
+)
 def board(options: argparse.Namespace) -> int:
     """Write the page that shows a class's board, with the boards of others merged into it."""
     from ..lessons.l13 import board as boards
@@ -295,9 +350,7 @@ def board(options: argparse.Namespace) -> int:
     return 0
 
 
-# ---- bench, clean --------------------------------------------------------------------------------
-
-
+@command(argument("names", nargs="*", metavar="NAME", help="scripts without .py"))
 def bench(options: argparse.Namespace) -> int:
     """Run the benchmarks one after another, each in its own process, all of them."""
     root = course.find_root()
@@ -310,9 +363,7 @@ def bench(options: argparse.Namespace) -> int:
             f"{', '.join(unknown) or 'none'}"
         )
     failed = []
-    for name, script in scripts.items():
-        if options.names and name not in options.names:
-            continue
+    for script in [scripts[name] for name in options.names] or scripts.values():
         print(f"== {script.name}", flush=True)
         if subprocess.call([sys.executable, str(script)], cwd=root):
             failed.append(script.name)
@@ -321,6 +372,7 @@ def bench(options: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+@command()
 def clean(options: argparse.Namespace) -> int:
     """Remove caches; never the students' work, the data, or the environment."""
     import shutil
@@ -338,123 +390,6 @@ def clean(options: argparse.Namespace) -> int:
             names.remove(name)
     print(f"removed {removed} cache folder(s); work/, data/ and .venv are as they were")
     return 0
-
-
-# ---- the parser ----------------------------------------------------------------------------------
-
-
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; ``options.command`` is the function to call."""
-    parser = argparse.ArgumentParser(prog="nlcourse", description="Learning with noisy labels.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-
-    def add(function: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-        summary = (function.__doc__ or "").partition("\n")[0].rstrip(".")
-        command = commands.add_parser(function.__name__, help=summary, description=summary)
-        command.set_defaults(command=function)
-        return command
-
-    _add_lab(add(lab))
-    _add_check(add(check))
-    _add_notebooks(add(notebooks))
-    _add_run(add(run))
-    _add_experiment(add(experiment))
-    _add_board(add(board))
-    add(data).add_argument("names", nargs="*", metavar="NAME", help="none: list them")
-    add(bench).add_argument("names", nargs="*", metavar="NAME", help="scripts without .py")
-    add(clean)
-    return parser
-
-
-def _add_lab(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--copy-only", action="store_true", help="do not start JupyterLab")
-    parser.add_argument(
-        "jupyter", nargs="*", metavar="-- ARG", help="what follows `--` is passed to JupyterLab"
-    )
-
-
-def _add_check(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "lessons", nargs="+", metavar="LESSON", help="number (07), name or path of a notebook"
-    )
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write a row per exercise")
-    parser.add_argument(
-        "--timeout", type=int, default=120, metavar="SECONDS", help="for one cell (%(default)s)"
-    )
-
-
-def _add_notebooks(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("lessons", nargs="*", metavar="LESSON", help="number or name; none: all")
-    parser.add_argument(
-        "--check", action="store_true", help="write nothing, exit 1 when some are not up to date"
-    )
-    parser.add_argument(
-        "--force", action="store_true", help="execute again even what is up to date"
-    )
-
-
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--data", default="digits", help="data set (%(default)s)")
-    parser.add_argument("--kind", help="which human labels, for cifar10n and cifar100n")
-    parser.add_argument("--noise", help="kind of label noise to inject, for example symmetric")
-    parser.add_argument("--rate", type=float, default=0.4, help="noise rate (%(default)s)")
-    parser.add_argument("--method", default="cross-entropy", help="method (%(default)s)")
-    _add_settings(parser, "a setting of the method")
-    parser.add_argument("--network", default="mlp", help="network (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--lr", type=float, default=0.05)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--weight-decay", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="cpu, cuda or mps; found by itself when left out")
-    parser.add_argument("--checkpoint", type=Path, help="renewed each epoch, continued from")
-    parser.add_argument("--out", type=Path, metavar="CSV", help="where the history goes")
-
-
-def _add_experiment(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "plan", type=Path, metavar="PLAN",
-        help="docs/sweep.toml, results/reproduced.toml (the papers' tables), results/*.py, yours",
-    )  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="list the runs, train nothing")
-    parser.add_argument("--budget", type=_seconds, metavar="TIME", help="such as 90s, 9m or 1.5h")
-    _add_settings(parser, "a line of the TOML file in other words, such as epochs=1")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that takes runs")
-    where.add_argument(
-        "--devices",
-        type=lambda text: text.split(","),
-        default=[],
-        metavar="LIST",
-        help="a process for each, such as cuda:0,cuda:1 or cpu,cpu (all GPUs when left out)",
-    )
-
-
-def _add_settings(parser: argparse.ArgumentParser, what: str) -> None:
-    parser.add_argument(
-        "--set", type=_setting, action=_CollectSettings, default={}, metavar="NAME=VALUE",
-        help=f"{what}; may be repeated",
-    )  # fmt: skip
-
-
-def _seconds(text: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not found or float(found[1]) == 0:
-        raise argparse.ArgumentTypeError(f"Expected a time like 90s, 9m or 1.5h, got {text!r}")
-    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
-
-
-def _add_board(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", type=Path, metavar="BOARD.csv")
-    parser.add_argument("others", type=Path, nargs="*", help="boards to merge into it")
-
-
-class _CollectSettings(argparse.Action):
-    """Collects repeated ``--set name=value`` into a new dict (the default must stay empty)."""
-
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
-        name, value = values
-        setattr(namespace, self.dest, {**getattr(namespace, self.dest), name: value})
 
 
 if __name__ == "__main__":

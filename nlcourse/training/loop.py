@@ -136,6 +136,8 @@ def fit(
         DivergedError: the loss became infinite or no number.
         ValueError: a setting is out of its range, or the checkpoint belongs to another run.
     """
+    expect(isinstance(method, nn.Module), "a method, such as `CrossEntropy()`", f"{method!r:.60}")
+    expect(hasattr(data, "true_labels"), "a `Dataset`, as `datasets.load` gives", f"{data!r:.60}")
     expect(epochs >= 1, "`epochs` of at least 1", epochs)
     optimizer = options.optimizer
     if optimizer is None:

@@ -83,12 +83,12 @@ def standing(after: Exercise) -> str:
 def progress() -> None:
     """Print the table of all exercises: solved or not, tries, difficulty, importance, minutes."""
     known, done = load(), solved() & set(exercises())
-    print(f"{'exercise':<32} {'tries':>5}  {'difficulty':<10}  {'importance':<10}  minutes")
+    print(f"{'exercise':<37} {'tries':>5}  {'difficulty':<10}  {'importance':<10}  minutes")
     for number, exercise in exercises().items():
         tries, task = known.get(number, {}).get("tries", 0), exercise.task
         dots = [("●" * level).ljust(5, "·") for level in (task.difficulty, task.importance)]
         print(
-            f"{'✓' if number in done else '○'} {exercise.title:<30} {tries!s:>5}  "
+            f"{'✓' if number in done else '○'} {exercise.title:<35} {tries!s:>5}  "
             f"{dots[0]:<10}  {dots[1]:<10}  {task.minutes:>7}"
         )
     print(f"{len(done)} of {len(exercises())} solved")
