@@ -145,7 +145,7 @@ def test_the_search_finds_what_chance_does_not(seed):
         return -((numbers[0] - 0.8) ** 2) - (numbers[1] - 0.3) ** 2
 
     generator = torch.Generator().manual_seed(seed)
-    found = search(score, rounds=40, draws=20, step=0.5, generator=generator)
+    found = search(score, rounds=40, draws=20, generator=generator)
     assert len(found.tried) == 800
     assert found.best_score == max(score for _, score in found.tried)
     early, late = (
@@ -170,4 +170,4 @@ def test_the_same_generator_draws_the_same():
 @pytest.mark.parametrize("arguments", [{"rounds": 0, "draws": 3}, {"rounds": 1, "draws": 1}])
 def test_a_search_without_comparison_is_refused(arguments):
     with pytest.raises(ValueError, match="nothing|at least"):
-        search(lambda numbers: 0.0, **arguments)
+        search(lambda numbers: 0.0, **arguments, generator=torch.Generator())

@@ -3,21 +3,18 @@
 Yao, Yang, Han, Niu and Kwok 2020, "Searching to Exploit Memorization Effect in Learning with Noisy
 Labels" (arXiv 1911.02377); their code: LARS-research/S2E. Lesson 13 says where it stands.
 
-Co-teaching drops more and more of each batch until the noise rate is reached. Must it be that
-curve? S2E draws curves from a family, trains Co-teaching with each, and moves towards those that do
-well on **clean** validation labels. It is a search around a method, not a method: it has no entry
-in ``METHODS``. The curve it finds goes into ``CoTeaching(forget_rate=...)``.
-
-What is drawn: 12 numbers in (0, 1), each from a Beta distribution of its own, uniform at first.
-After each round of draws the Beta parameters a and b make a step along the natural gradient of the
-expected score. Where paper and code differ: docs/deviations.md.
+S2E draws curves from a family, trains Co-teaching with each, and moves towards those that do well
+on **clean** validation labels: a search around a method, so it is not in ``METHODS``. Twelve
+numbers in (0, 1) make a curve. Each has a Beta distribution of its own, uniform at first, whose
+parameters a and b make a step along the natural gradient of the expected score after each round of
+draws. Where paper and code differ: docs/deviations.md.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,11 +23,8 @@ from torch import Tensor
 from ...base import expect
 
 NUMBERS = 12  # that make a curve
-MOST_DROPPED = 0.99
 # The numbers that the code squeezes or stretches after drawing them from (0, 1).
 SCALES = torch.tensor([1, 1, 0.5, 1, 0.5, 2, 0.5, 1, 1, 0.5, 0.5, 2])
-
-Schedule = Callable[..., float]
 
 
 def drop_share(numbers: Tensor, epoch: int, epochs: int) -> float:
@@ -38,32 +32,26 @@ def drop_share(numbers: Tensor, epoch: int, epochs: int) -> float:
 
     With t = epoch and T = epochs the rising curves are ``1 - exp(-a t^b)``, ``1 - (1 + a t)^-b``
     and ``1 - log(1 + a) / log(1 + a + b t)``; what is taken away again towards the end are parts of
-    ``(t / T)^a`` and ``log(1 + t^a) / log(1 + T^a)``. In [0, 0.99], and 0 in the first epoch.
-
-    Args:
-        numbers: float ``(12,)``, each in (0, 1).
-        epoch: 0, 1, 2, ...; from `epochs` on the curve stays.
-        epochs: T, of the whole training.
+    ``(t / T)^a`` and ``log(1 + t^a) / log(1 + T^a)``. In [0, 0.99], 0 in the first epoch, and
+    constant from T on. `numbers` is float ``(12,)``.
     """
     known = numbers.shape == (NUMBERS,) and bool(((numbers > 0) & (numbers < 1)).all())
     expect(known, f"{NUMBERS} `numbers` in (0, 1)", numbers)
     expect(epoch >= 0 and epochs >= 1, "`epoch` from 0 and `epochs` from 1", f"{epoch}, {epochs}")
-    # The order of the code's parameters.
-    mix, b_1, a_1, b_2, a_2, late, late_size, mix_2, a_3, b_3, log_size, log_power = (
-        numbers.cpu() * SCALES
-    ).tolist()
-    t, part = min(epoch, epochs), min(epoch, epochs) / epochs
+    scaled = (numbers.cpu() * SCALES).tolist()  # in the order of the code's parameters
+    mix, b_1, a_1, b_2, a_2, late, late_size, mix_2, a_3, b_3, log_size, log_power = scaled
+    t = min(epoch, epochs)
     rising = (
         mix * (1 - math.exp(-a_1 * t**b_1))
         + (1 - mix) * mix_2 * (1 - (1 + a_2 * t) ** -b_2)
         + (1 - mix) * (1 - mix_2) * (1 - math.log1p(a_3) / math.log1p(a_3 + b_3 * t))
     )
-    falling = late_size * part**late
+    falling = late_size * (t / epochs) ** late
     falling += log_size * math.log1p(t**log_power) / math.log1p(epochs**log_power)
-    return min(max(rising - falling, 0.0), MOST_DROPPED)
+    return min(max(rising - falling, 0.0), 0.99)
 
 
-def schedule(numbers: Tensor, epochs: int) -> Schedule:
+def schedule(numbers: Tensor, epochs: int) -> Callable[..., float]:
     """Return the curve as ``CoTeaching(forget_rate=...)`` takes it; other arguments have no say."""
     return lambda epoch, *settings, **more: drop_share(numbers, epoch, epochs)
 
@@ -84,19 +72,17 @@ def fisher_information(a: Tensor, b: Tensor) -> Tensor:
 
 
 def natural_step(
-    a: Tensor, b: Tensor, drawn: Tensor, scores: Tensor, step: float
+    a: Tensor, b: Tensor, drawn: Tensor, scores: Tensor, step: float = 0.5
 ) -> tuple[Tensor, Tensor]:
     """Move Beta distributions ``(d,)`` towards those of the draws ``(n, d)`` with high scores."""
-    spread = scores.std().clamp(min=torch.finfo(scores.dtype).tiny)
-    advantage = (scores - scores.mean()) / spread
+    advantage = (scores - scores.mean()) / scores.std().clamp(min=torch.finfo(scores.dtype).tiny)
     gradient = (advantage[:, None, None] * log_density_gradient(drawn, a, b)).mean(dim=0)
     moved = torch.linalg.solve(fisher_information(a, b), gradient)
     # As in the code: below 1 a Beta distribution would pile up at 0 and 1.
     return (a + step * moved[:, 0]).clamp(min=1), (b + step * moved[:, 1]).clamp(min=1)
 
 
-@dataclass
-class Search:
+class Search(NamedTuple):
     """What a search has found."""
 
     best: Tensor  # the numbers of the best curve drawn, (12,)
@@ -107,22 +93,11 @@ class Search:
 
 
 def search(
-    score: Callable[[Tensor], float],
-    *,
-    rounds: int,
-    draws: int,
-    step: float = 0.5,
-    generator: torch.Generator | None = None,
+    score: Callable[[Tensor], float], *, rounds: int, draws: int, generator: torch.Generator
 ) -> Search:
-    """Look for the numbers with the highest score.
+    """Look for the numbers ``(12,)`` with the highest score, in so many rounds of draws.
 
-    Args:
-        score: from numbers ``(12,)`` to, say, the accuracy of Co-teaching with their curve on clean
-            validation labels: a whole training each time.
-        rounds: steps of the distribution, at least 1.
-        draws: curves tried a round, at least 2: one alone has nothing to be compared with.
-        step: length of a step.
-        generator: of the draws; torch's global one when left out.
+    The score may be Co-teaching's accuracy on clean validation labels: a training each time.
     """
     expect(rounds >= 1, "`rounds` of at least 1", rounds)
     expect(draws >= 2, "`draws` of at least 2", draws, "one has nothing to be compared with")
@@ -135,6 +110,6 @@ def search(
         drawn = drawn.clamp(1e-6, 1 - 1e-6)  # off 0 and 1, whose logarithms are infinite
         scores = torch.tensor([float(score(numbers)) for numbers in drawn], dtype=torch.float64)
         tried += zip(drawn, scores.tolist(), strict=True)
-        a, b = natural_step(a, b, drawn, scores, step)
+        a, b = natural_step(a, b, drawn, scores)
     best, best_score = max(tried, key=lambda pair: pair[1])
     return Search(best, best_score, tried, a, b)
