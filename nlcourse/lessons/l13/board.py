@@ -3,11 +3,9 @@
     board.add(history, "Ada", noisy, noise="symmetric 40 %", path="/shared/board.csv")
     board.write_page("/shared/board.csv")  # board.html beside it
 
-Many students may add at once: each waits for the lock of the operating system, which a process
-that dies gives back by itself. Without a shared folder everybody fills a file of their own, and
-:func:`merge` puts them together. Rows can be compared only where everybody learned from the same
-given labels, so each row carries a short checksum of them, and the page has one table for each. The
-board believes what it is told: it is no contest with prizes. Explained in lesson 13.
+Many may add at once: each waits for a lock, which a process that dies gives back by itself. Rows
+can be compared only where everybody learned from the same given labels, so each row carries a short
+checksum of them, and the page has one table for each. Explained in lesson 13.
 """
 
 from __future__ import annotations
@@ -54,15 +52,9 @@ def add(
     method: str | None = None,
     path: str | Path = PATH,
 ) -> Row:
-    """Append a run to the board, and return its row.
+    """Append a run on `data` to the board, which is made with its first row; return its row.
 
-    Args:
-        history: of a run with at least one epoch.
-        name: whose it is: up to 60 characters, the first a letter or a digit.
-        data: the data set with the given labels of that run.
-        noise: in words, for the table: "symmetric 40 %".
-        method: what to call it; taken from the history when left out.
-        path: the file; made with its first row.
+    `noise` is told in words, "symmetric 40 %"; `method` is taken from the history when left out.
     """
     name = name.strip()
     # A spreadsheet takes a cell that begins with = + - or @ for a formula and runs it.
@@ -115,10 +107,7 @@ def fingerprint(data: Dataset) -> str:
 def _append(rows: Sequence[Row], path: Path, *, once: bool = False) -> int:
     """Write rows while nobody else does (`once`: only those that are not there); count them."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        lock_of(path),
-        path.open("a+", newline="", encoding="utf-8", errors="replace") as file,
-    ):
+    with lock_of(path), path.open("a+", newline="", encoding="utf-8", errors="replace") as file:
         file.seek(0)
         before = file.read()
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -129,8 +118,7 @@ def _append(rows: Sequence[Row], path: Path, *, once: bool = False) -> int:
             file.write("" if before.endswith("\n") else "\n")  # a last line that was cut short
         if once:
             known = read(path) if before else []
-            unique = {tuple(row.values()): row for row in rows}
-            rows = [row for row in unique.values() if row not in known]
+            rows = list({tuple(row.values()): row for row in rows if row not in known}.values())
         writer.writerows(rows)
     return len(rows)
 
@@ -141,40 +129,31 @@ def _expect_board(heads: str, path: str | Path) -> None:
 
 
 def _read_row(cells: list[str], where: str) -> Row:
-    row = dict(zip(COLUMNS, cells, strict=False))
-    good = len(cells) == len(COLUMNS) and all(_is_number(row[name]) for name in NUMBERS)
-    if not good:
+    try:
+        row = dict(zip(COLUMNS, cells, strict=True))
+        _ = [float(row[name]) for name in NUMBERS]
+    except ValueError:
         wanted = f"{len(COLUMNS)} cells with numbers under {', '.join(NUMBERS)}"
-        raise ValueError(f"{where} is damaged: expected {wanted}. Take that line out.")
+        raise ValueError(f"{where} is damaged: expected {wanted}. Take that line out.") from None
     return row
 
 
 def _one_line(text: str) -> str:
     """Keep a cell to one line, and from being a formula."""
     text = " ".join(text.split())
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") and not _is_number(text) else text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+    is_formula = text.startswith(("=", "+", "-", "@")) and not text.lstrip("+-").isdigit()
+    return f"'{text}" if is_formula else text
 
 
 # The page -----------------------------------------------------------------------------------------
 
 
-def write_page(
-    path: str | Path = PATH, to: str | Path | None = None, *, title: str = "The board"
-) -> Path:
-    """Write a page that shows a board: a chart and a table for each set of given labels.
+def write_page(path: str | Path = PATH, *, title: str = "The board") -> Path:
+    """Write a page beside the board, with a chart and a table for each set of given labels.
 
-    The page is one file without scripts or pictures from elsewhere; a click on a column's head
-    sorts by it. It lies beside the board unless `to` says where. Returns its path.
+    It is one file without scripts or pictures from elsewhere; a click on a column's head sorts.
     """
-    to = Path(path).with_suffix(".html") if to is None else Path(to)
+    to = Path(path).with_suffix(".html")
     unfinished = to.with_name(to.name + ".unfinished")
     unfinished.write_text(page(read(path), title=title), encoding="utf-8")
     unfinished.replace(to)  # who has the page open never sees half of it
@@ -192,12 +171,8 @@ def page(rows: Sequence[Row], *, title: str = "The board") -> str:
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
     """Return rows by the mean of their last ten test accuracies, the highest first, nan last."""
-
-    def place(row: Row) -> float:
-        mean = float(row["mean_of_last_ten"])
-        return math.inf if math.isnan(mean) else -mean
-
-    return sorted(rows, key=place)
+    # max(-1, nan) is -1.
+    return sorted(rows, key=lambda row: max(-1.0, float(row["mean_of_last_ten"])), reverse=True)
 
 
 def _section(rows: list[Row]) -> str:
