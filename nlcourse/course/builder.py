@@ -54,9 +54,6 @@ if "google.colab" in sys.modules:
     os.chdir(here + "/notebooks")"""
 
 
-# ---- the two variants ----------------------------------------------------------------------------
-
-
 def student_variant(lesson: Lesson) -> NotebookNode:
     """The blank notebook: stubs for solutions, no hidden tests, no outputs, one Colab cell."""
     notebook = read_source(lesson.source)
@@ -108,28 +105,20 @@ def _mark_for_nbgrader(cell: NotebookNode, used: Counter[str]) -> None:
     used[name] += 1
     grade_id = name if used[name] == 1 else f"{name}-{used[name]}"
     about = {"grade_id": grade_id, "grade": grade, "locked": grade, "solution": not grade}
-    cell.metadata["nbgrader"] = about | {"schema_version": 3, "task": False}
-    if grade:
-        cell.metadata["nbgrader"]["points"] = 1
+    about |= {"schema_version": 3, "task": False} | ({"points": 1} if grade else {})
+    cell.metadata["nbgrader"] = about
 
 
 def _with_metadata(notebook: NotebookNode, lesson: Lesson, variant: str) -> NotebookNode:
     """Metadata that say where a notebook comes from and nothing about who built it."""
     # Hash of the text, so that Windows line ends make no other lesson of it.
     digest = hashlib.sha256(lesson.source.read_text(encoding="utf-8").encode()).hexdigest()
-    about = {
-        "builder": BUILDER,
-        "lesson": lesson.name,
-        "source_sha256": digest,
-        "variant": variant,
-    }
+    source = {"lesson": lesson.name, "source_sha256": digest}
+    about = {"builder": BUILDER, "variant": variant} | source
     metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}, "nlcourse": about}
     notebook.metadata = nbformat.from_dict(metadata)
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return notebook
-
-
-# ---- executing and tidying -----------------------------------------------------------------------
 
 
 def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
@@ -209,9 +198,6 @@ def _lacks_alt(output: NotebookNode) -> bool:
         kinds = [kind for kind in data if kind.startswith("image/")]
         alts = [metadata.get(kind, {}).get("alt") or metadata.get("alt") or "" for kind in kinds]
     return not all(alt.strip() for alt in alts)
-
-
-# ---- building and comparing ----------------------------------------------------------------------
 
 
 def build(lesson: Lesson, *, force: bool = False) -> list[Path]:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
+import inspect
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -136,7 +138,7 @@ def check(options: argparse.Namespace) -> int:
 
     not_ok = 0
     # Line by line, so that a class that is stopped half-way keeps its rows.
-    with open(options.csv or os.devnull, "w", 1, encoding="utf-8", newline="") as file:
+    with open(options.csv or os.devnull, "w", buffering=1, encoding="utf-8", newline="") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(("notebook", "what", "status", "why"))
         for path in paths:
@@ -201,10 +203,8 @@ def data(options: argparse.Namespace) -> int:
     for name in options.names:
         loaded = datasets.load(name)
         shape = "x".join(str(side) for side in loaded.image_shape)
-        print(
-            f"{name}: {len(loaded.labels)} training and {len(loaded.test_labels)} test images of"
-            f" {shape}, {loaded.num_classes} classes"
-        )
+        images = f"{len(loaded.labels)} training and {len(loaded.test_labels)} test images"
+        print(f"{name}: {images} of {shape}, {loaded.num_classes} classes")
     return 0
 
 
@@ -275,15 +275,11 @@ def run(options: argparse.Namespace) -> int:
 
 def _make_method(make: Callable, settings: dict[str, object], measured_rate: float):
     """The method with its settings; a noise rate that it needs and nobody gave is the true one."""
-    import inspect
-
     parameter = inspect.signature(make).parameters.get("noise_rate")
     if parameter and parameter.default is parameter.empty and "noise_rate" not in settings:
         if math.isnan(measured_rate):
-            raise ValueError(
-                "Expected a noise rate: nobody knows the true labels here. Guess one, for example "
-                "--set noise_rate=0.3"
-            )
+            why = "nobody knows the true labels here. Guess one, for example --set noise_rate=0.3"
+            raise ValueError(f"Expected a noise rate: {why}")
         print(f"noise_rate={measured_rate:.3f}: the true one, which in earnest nobody knows")
         settings = {"noise_rate": measured_rate, **settings}
     try:
@@ -318,8 +314,7 @@ def experiment(options: argparse.Namespace) -> int:
     from ..base import expect
     from ..experiments import plan, runner
 
-    both = bool(options.scheduler and options.devices)
-    expect(not both, "`--scheduler` or `--devices`", "both")
+    expect(not (options.scheduler and options.devices), "`--scheduler` or `--devices`", "both")
     chosen = plan.read(options.plan, **dict(options.set))
     todo = runner.missing(chosen)
     there = len(chosen.runs) - len(todo)
@@ -357,11 +352,8 @@ def bench(options: argparse.Namespace) -> int:
     scripts = {one.stem: one for one in sorted((root / "benchmarks").glob("[!_]*.py"))}
     unknown = [name for name in options.names if name not in scripts]
     if unknown or not scripts:
-        there = ", ".join(scripts) or "none"
-        raise ValueError(
-            f"Expected benchmarks of {root / 'benchmarks'} (there: {there}), got "
-            f"{', '.join(unknown) or 'none'}"
-        )
+        there, got = (", ".join(names) or "none" for names in (scripts, unknown))
+        raise ValueError(f"Expected scripts of benchmarks/ (there: {there}), got {got}")
     failed = []
     for script in [scripts[name] for name in options.names] or scripts.values():
         print(f"== {script.name}", flush=True)
@@ -375,19 +367,15 @@ def bench(options: argparse.Namespace) -> int:
 @command()
 def clean(options: argparse.Namespace) -> int:
     """Remove caches; never the students' work, the data, or the environment."""
-    import shutil
-
     root = course.find_root()
     removed = 0
     for folder, names, _ in os.walk(root):
-        if Path(folder) == root:
-            names[:] = [name for name in names if name not in NEVER_CLEANED]
-        for name in [name for name in names if name in CACHES]:
-            path = Path(folder, name)
+        for path in [Path(folder, name) for name in names if name in CACHES]:
             if not path.is_symlink():
                 shutil.rmtree(path)
                 removed += 1
-            names.remove(name)
+        passed = CACHES + (NEVER_CLEANED if Path(folder) == root else ())
+        names[:] = [name for name in names if name not in passed]
     print(f"removed {removed} cache folder(s); work/, data/ and .venv are as they were")
     return 0
 

@@ -57,17 +57,14 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Copies:
-    """What `copy_into_work` did: names of files added, kept, and kept though the course's is newer.
-
-    `outdated` is a part of `kept`.
-    """
+    """What `copy_into_work` did, by names of files."""
 
     added: tuple[str, ...] = ()
     kept: tuple[str, ...] = ()
-    outdated: tuple[str, ...] = ()
+    outdated: tuple[str, ...] = ()  # those kept of which the course has a newer one
 
     def __str__(self) -> str:
-        """What was done, in a line or three."""
+        """Say it in a line or three."""
         mend = "Yours stay as they are; rename yours and start again to get the new one beside it."
         lines = {
             f"added to work/: {', '.join(self.added)}": self.added,
