@@ -117,7 +117,7 @@ def test_every_table_holds_what_its_plan_says(path):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("seeds = 2", "seed = 2", r"got `seed`: did you mean `seeds`\?"),
+        ("seeds = 2", "seed = 2", r"got 'seed': did you mean 'seeds'\?"),
         ("seeds = 2", "", r"Expected `seeds` as a whole number.*it is missing"),
         ("seeds = 2", "seeds = 0", r"Expected `seeds` as a whole number from 1.*got 0"),
         ("seeds = 2", "seeds = [1, 1]", r"list of different ones.*got \[1, 1\]"),

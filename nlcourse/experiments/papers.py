@@ -23,7 +23,6 @@ from typing import NamedTuple
 from . import results
 
 FOLDER = Path(__file__).parent
-TABLE = "paper_results"
 
 SETTINGS = {
     "Co-teaching": "9-layer CNN, no augmentation; mean of the last ten epochs, 5 runs",
@@ -75,21 +74,17 @@ def load(**which: str | float) -> list[dict[str, str]]:
     Raises:
         KeyError: there is no such column.
     """
-    rows = results.load(TABLE, FOLDER)
-    columns = tuple(rows[0])
-    for column, value in which.items():
-        if column not in columns:
-            raise KeyError(f"{column!r} is no column; there are {', '.join(columns)}")
-        rows = [row for row in rows if _fits(row[column], column, value)]
-    return rows
-
-
-def _fits(text: str, column: str, value: str | float) -> bool:
-    if column == "paper":
-        return text.startswith(str(value))
-    if isinstance(value, str):
-        return text == value
-    return bool(text) and float(text) == value
+    rows = results.load("paper_results", FOLDER)
+    for column in which:
+        if column not in rows[0]:
+            raise KeyError(f"{column!r} is no column; there are {', '.join(rows[0])}")
+    begins = str(which.pop("paper", ""))
+    return [
+        row
+        for row in rows
+        if row["paper"].startswith(begins)
+        and all(results.same(row[column], value) for column, value in which.items())
+    ]
 
 
 def ours(method: str) -> str | None:
@@ -98,10 +93,7 @@ def ours(method: str) -> str | None:
     >>> ours("Standard"), ours("Meta-Learning")
     ('cross-entropy', None)
     """
-    for recipe, names in NAMES.items():
-        if method in names:
-            return recipe
-    return None
+    return next((recipe for recipe, names in NAMES.items() if method in names), None)
 
 
 class Gain(NamedTuple):

@@ -7,43 +7,37 @@ The runs of a TOML file are settings x methods x kinds of noise x rates x seeds:
 
 from __future__ import annotations
 
-import difflib
 import itertools
+import re
 import runpy
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .. import datasets
-from ..base import expect
+from ..base import expect, expect_one_of
 from ..noise import AS_IT_IS, KINDS
 from . import recipes
 from .runs import Run, measure
 
 KEY = ("setting", "method", "data", "examples", "noise", "rate", "seed", "epochs")
 LISTS = ("setting", "methods", "noise", "rates")  # of which one alone needs no brackets
+NOISE = re.compile(rf"{AS_IT_IS}|({'|'.join(KINDS)})( 0?\.\d+| 0)?")  # "asymmetric 0.4"
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be run, and where the rows go.
+    """What is to be run, and where the rows go."""
 
-    Attributes:
-        table: the CSV file that gets the rows.
-        key: its columns that tell one run from another.
-        runs: in their order, each with the values of the key.
-        measure: makes a run and returns its row, or several. Of a row a table takes the columns
-            that it has; a new one takes all.
-        checkpoints: a folder for runs that are not finished, which `measure` then takes; or None.
-    """
-
-    table: Path
-    key: tuple[str, ...]
-    runs: Sequence[Run]
+    table: Path  # the CSV file that gets the rows
+    key: tuple[str, ...]  # its columns that tell one run from another
+    runs: Sequence[Run]  # in their order, each with the values of the key
+    # Makes a run and returns its row, or several. A table takes of a row the columns that it has; a
+    # new one takes all.
     measure: Callable[..., Any]
-    checkpoints: Path | None = None
+    checkpoints: Path | None = None  # a folder for runs that are not finished, for `measure`
 
 
 def read(path: str | Path, **overrule: object) -> Plan:
@@ -85,6 +79,8 @@ def _plan(values: dict[str, Any], path: Path) -> Plan:
     for name in LISTS:
         if not isinstance(values.get(name, []), list):
             values[name] = [values[name]]
+    if _counts(seeds := values.get("seeds")):
+        values["seeds"] = list(range(seeds))
     _check(values)
     table = path.parent / values["table"] if "table" in values else path.with_suffix(".csv")
     kept = table.with_suffix(".checkpoints") if values.get("checkpoints") else None
@@ -93,25 +89,25 @@ def _plan(values: dict[str, Any], path: Path) -> Plan:
 
 def _check(values: Mapping[str, Any]) -> None:
     for name in values:
-        if name not in _CHECKS:
-            close = difflib.get_close_matches(name, _CHECKS, n=1)
-            why = f"did you mean `{close[0]}`?" if close else ""
-            expect(False, f"keys out of {', '.join(_CHECKS)}", f"`{name}`", why)
+        expect_one_of("key", name, _CHECKS)
     for name in ("methods", "noise", "seeds"):
         expect(name in values, f"`{name}` as {_CHECKS[name][1]}", "none: it is missing")
     for name, value in values.items():
-        holds, expected = _CHECKS[name]
-        expect(holds(value), f"`{name}` as {expected}", repr(value))
+        check, expected = _CHECKS[name]
+        if name not in (*LISTS, "seeds"):
+            holds = check(value)
+        else:
+            holds = isinstance(value, list) and all(map(check, value))
+            holds = holds and len(set(value)) == len(value) >= (name != "rates")
+        expect(holds, f"`{name}` as {expected}", repr(value))
     known = {method for setting in values["setting"] for method in recipes.names(setting)}
     for method in set(values["methods"]) - known:
         recipes.find(values["setting"][0], method)  # complains, before anything is trained
 
 
 def _runs(values: Mapping[str, Any]) -> Iterator[Run]:
-    seeds = values["seeds"]
-    seeds = range(seeds) if isinstance(seeds, int) else seeds
     noises = [noise for kind in values["noise"] for noise in _with_rates(kind, values["rates"])]
-    wanted = itertools.product(seeds, values["setting"], noises, values["methods"])
+    wanted = itertools.product(values["seeds"], values["setting"], noises, values["methods"])
     for seed, setting, (kind, rate), method in wanted:
         if method not in recipes.names(setting):
             continue
@@ -132,61 +128,38 @@ def _with_rates(noise: str, rates: Sequence[float]) -> list[tuple[str, float]]:
     return [(kind, float(rate)) for rate in ([own] if own else rates)]
 
 
-def _whole(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _counts(value: object) -> TypeGuard[int]:
+    return type(value) is int and value >= 1
 
 
-def _rate(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
-
-
-def _noise(value: object) -> bool:
-    kind, space, rate = value.partition(" ") if isinstance(value, str) else ("", "", "")
-    if kind not in (*KINDS, AS_IT_IS):
-        return False
-    try:
-        return not space or (kind != AS_IT_IS and _rate(float(rate)))
-    except ValueError:
-        return False
-
-
-def _distinct(value: object, check: Callable[[object], bool], low: int = 1) -> bool:
-    if not isinstance(value, list) or len(value) < low or not all(map(check, value)):
-        return False
-    return len(set(value)) == len(value)
-
-
-_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of a value, or of each in a list
     "setting": (
-        lambda value: _distinct(value, lambda one: one in recipes.settings()),
+        lambda one: one in recipes.settings(),
         f"one or several out of {', '.join(recipes.settings())}",
     ),
-    "methods": (
-        lambda value: _distinct(value, lambda one: isinstance(one, str)),
-        "a list of different names of recipes",
-    ),
+    "methods": (lambda one: isinstance(one, str), "a list of different names of recipes"),
     "noise": (
-        lambda value: _distinct(value, _noise),
+        lambda one: isinstance(one, str) and NOISE.fullmatch(one) is not None,
         f"a list of different kinds out of {', '.join((*KINDS, AS_IT_IS))}, with or without a rate "
         '("asymmetric 0.4")',
     ),
     "rates": (
-        lambda value: _distinct(value, _rate, low=0),
+        lambda one: type(one) in (int, float) and 0 <= one < 1,
         "a list of different numbers in [0, 1), for example [0.2, 0.4]",
     ),
     "seeds": (
-        lambda value: _whole(value, 1) or _distinct(value, lambda one: _whole(one, 0)),
+        lambda one: type(one) is int and one >= 0,
         "a whole number from 1 (how many) or a list of different ones from 0",
     ),
     "data": (
-        lambda value: value in datasets.NAMES,
+        lambda one: one in datasets.NAMES,
         "the name of a data set (`nlcourse data` lists them)",
     ),
-    "subset": (lambda value: _whole(value, 1), "a number of training images, from 1"),
-    "epochs": (lambda value: _whole(value, 1), "a whole number from 1"),
+    "subset": (_counts, "a number of training images, from 1"),
+    "epochs": (_counts, "a whole number from 1"),
     "table": (
-        lambda value: isinstance(value, str) and value.endswith(".csv"),
+        lambda one: isinstance(one, str) and one.endswith(".csv"),
         "a file name that ends in .csv, seen from this file",
     ),
-    "checkpoints": (lambda value: isinstance(value, bool), "true or false"),
+    "checkpoints": (lambda one: isinstance(one, bool), "true or false"),
 }

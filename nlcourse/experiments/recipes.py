@@ -20,7 +20,7 @@ from typing import Any, TypedDict, Unpack
 
 import torch
 from torch.nn import functional as F
-from torch.optim import Optimizer, lr_scheduler
+from torch.optim import lr_scheduler
 
 from .. import datasets, noise
 from ..base import Method, expect, expect_one_of
@@ -54,41 +54,23 @@ class FitArguments(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides a run but the data's noise and the seed.
+    """All that decides a run but the data's noise and the seed."""
 
-    Attributes:
-        setting: the table of the file: "classroom", "cifar10", ...
-        name: of the recipe in that table.
-        method: its name in ``METHODS``; or what makes one, which no file has.
-        data: name of the data set.
-        network: a name of ``NETWORKS``.
-        epochs: passes through the training set.
-        batch_size: examples in a batch.
-        optimizer: ``kind`` and its numbers.
-        arguments: of the method, as the file has them.
-        schedule: ``kind`` and its numbers; empty for a constant learning rate.
-        augment: arguments of :class:`~nlcourse.datasets.augment.Augment`; empty for none.
-        network_arguments: of the network, beside the shape of the images and the classes.
-        subset: training images, or None for all.
-        compiled: as in ``training.Options``.
-        source: where the numbers come from.
-    """
-
-    setting: str
-    name: str
-    method: str | Callable[..., Method]
-    data: str
-    network: str
+    setting: str  # the table of the file: "classroom", "cifar10", ...
+    name: str  # in that table
+    method: str | Callable[..., Method]  # a name of METHODS; or what makes one, which no file has
+    data: str  # name of the data set
+    network: str  # a name of NETWORKS
     epochs: int
     batch_size: int
-    optimizer: Values
-    arguments: Values = field(default_factory=dict)
-    schedule: Values = field(default_factory=dict)
-    augment: Values = field(default_factory=dict)
-    network_arguments: Values = field(default_factory=dict)
-    subset: int | None = None
-    compiled: bool | str = False
-    source: str = ""
+    optimizer: Values  # `kind` and its numbers
+    arguments: Values = field(default_factory=dict)  # of the method, as the file has them
+    schedule: Values = field(default_factory=dict)  # `kind` and its numbers; empty: constant
+    augment: Values = field(default_factory=dict)  # arguments of `Augment`; empty for none
+    network_arguments: Values = field(default_factory=dict)  # beside image shape and classes
+    subset: int | None = None  # training images; None for all
+    compiled: bool | str = False  # as in `training.Options`
+    source: str = ""  # where the numbers come from
 
     def but(self, **changes: Any) -> Recipe:
         """Return the recipe with other values; `arguments` and `optimizer` entry by entry."""
@@ -120,7 +102,10 @@ class Recipe:
             if isinstance(value, str) and value.endswith(" %"):
                 arguments[name] = round(float(value[:-2]) / 100 * self.epochs)
         if arguments.get("noise_rate") == MEASURED:
-            arguments["noise_rate"] = _known_rate(data)
+            why = "give the method one, for example a guess from lesson 05"
+            wanted = f"a noise rate for {data.name}, whose true labels are unknown"
+            expect(not math.isnan(data.noise_rate), wanted, "none", why)
+            arguments["noise_rate"] = data.noise_rate
         if isinstance(loss := arguments.get("loss"), str):
             arguments["loss"] = getattr(losses, loss, None) or getattr(F, loss)
         if isinstance(arguments.get("matrix"), str):  # "true"
@@ -160,8 +145,8 @@ class Recipe:
         Args:
             data: the data set.
             seed: of the run.
-            kind: of the noise, for a method that is told the true matrix.
-            rate: of the noise, likewise.
+            kind: of the noise, as for `make_method`.
+            rate: likewise.
             more: further arguments of ``training.fit``; they overrule the recipe, `options` as a
                 whole (``dataclasses.replace(recipe.options()["options"], checkpoint=...)``).
         """
@@ -183,22 +168,12 @@ def settings() -> tuple[str, ...]:
 
 
 def names(setting: str) -> tuple[str, ...]:
-    """Return the names of a setting's recipes, in the order of the file.
-
-    Raises:
-        ValueError: there is no such setting.
-    """
+    """Return the names of a setting's recipes, in the order of the file."""
     return tuple(_methods(setting))
 
 
 def find(setting: str, name: str, *, noise: str | None = None, rate: float | None = None) -> Recipe:
-    """Return a recipe.
-
-    Args:
-        setting: "classroom", "mnist", "cifar10", ...
-        name: of the recipe.
-        noise: kind of noise; some recipes differ with it.
-        rate: of that noise.
+    """Return a recipe; some differ with the kind of noise, or with its rate.
 
     Raises:
         ValueError: there is no such setting or recipe; the message names those that there are.
@@ -239,60 +214,39 @@ def _methods(setting: str) -> dict[str, dict[str, Any]]:
     return _setting(_setting(setting).get("like", setting))["methods"]
 
 
-def _known_rate(data: Dataset) -> float:
-    known = not math.isnan(data.noise_rate)
-    why = "give the method one, for example a guess from lesson 05"
-    expect(known, f"a noise rate for {data.name}, whose true labels are unknown", "none", why)
-    return data.noise_rate
-
-
 def make_schedule(what: Values, epochs: int) -> ScheduleMaker | None:
-    """Return what ``fit`` takes as `schedule`.
-
-    Args:
-        what: ``kind`` and its numbers, as in the file; empty for none.
-        epochs: of the run.
-
-    Raises:
-        ValueError: an unknown kind.
-    """
+    """Return what ``fit`` takes as `schedule`, from its ``kind`` and numbers in the file."""
     if not what:
         return None
-    expect_one_of("schedule", what["kind"], _SCHEDULES)
-    return functools.partial(_SCHEDULES[what["kind"]], epochs=epochs, what=what)
+    expect_one_of("schedule", what["kind"], SCHEDULES)
+    return SCHEDULES[what["kind"]](what, epochs)
 
 
-def _milestones(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.MultiStepLR(optimizer, list(what["epochs"]), gamma=what["factor"])
+def _linear(what: Values, epochs: int) -> ScheduleMaker:
+    def factor(at: int) -> float:
+        return min(1.0, (epochs - at) / (epochs - what["begin"]))
+
+    return functools.partial(lr_scheduler.LambdaLR, lr_lambda=factor)
 
 
-def _linear(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
-    begin = what["begin"]
-    return lr_scheduler.LambdaLR(optimizer, lambda at: min(1.0, (epochs - at) / (epochs - begin)))
-
-
-def _restarts(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.CosineAnnealingWarmRestarts(
-        optimizer, what["period"], eta_min=what["lowest"]
-    )
-
-
-def _one_cycle(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
+def _one_cycle(what: Values, epochs: int) -> ScheduleMaker:
     # Stepped once an epoch, like all schedules of the course.
-    highest = [group["lr"] for group in optimizer.param_groups]
-    return lr_scheduler.OneCycleLR(
-        optimizer, highest, total_steps=epochs + 1, pct_start=what["warm_up"], cycle_momentum=False
+    numbers = {"total_steps": epochs + 1, "pct_start": what["warm_up"], "cycle_momentum": False}
+    return lambda optimizer: lr_scheduler.OneCycleLR(
+        optimizer, [group["lr"] for group in optimizer.param_groups], **numbers
     )
 
 
-def _exponential(optimizer: Optimizer, epochs: int, what: Values) -> lr_scheduler.LRScheduler:
-    return lr_scheduler.ExponentialLR(optimizer, what["factor"])
-
-
-_SCHEDULES = {
-    "milestones": _milestones,
+SCHEDULES: dict[str, Callable[[Values, int], ScheduleMaker]] = {
+    "milestones": lambda what, _: functools.partial(
+        lr_scheduler.MultiStepLR, milestones=what["epochs"], gamma=what["factor"]
+    ),
     "linear": _linear,
-    "restarts": _restarts,
+    "restarts": lambda what, _: functools.partial(
+        lr_scheduler.CosineAnnealingWarmRestarts, T_0=what["period"], eta_min=what["lowest"]
+    ),
     "one-cycle": _one_cycle,
-    "exponential": _exponential,
+    "exponential": lambda what, _: functools.partial(
+        lr_scheduler.ExponentialLR, gamma=what["factor"]
+    ),
 }

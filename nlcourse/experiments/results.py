@@ -8,6 +8,7 @@ so.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import csv
 import functools
@@ -33,11 +34,7 @@ MEASURED = ("best", "last", "mean_of_last_ten", "memorized")  # of a run, see `s
 
 
 def load(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
-    """Return the rows of a stored table, as text.
-
-    Args:
-        name: of the table, without ``.csv``.
-        folder: where the tables lie.
+    """Return the rows of the table ``name`` (without ``.csv``), as text.
 
     Raises:
         FileNotFoundError: there is no such table; the message names those that there are.
@@ -51,14 +48,8 @@ def load(name: str, folder: Path = FOLDER) -> list[dict[str, str]]:
 
 
 def numbers(rows: Sequence[dict[str, str]], column: str, **which: object) -> list[float]:
-    """Return a column of the rows whose other columns have the given values, in their order.
-
-    Args:
-        rows: of a table.
-        column: the one to return.
-        which: value by column; compared as text, numbers as numbers.
-    """
-    return [float(row[column]) for row in rows if all(_same(row[k], v) for k, v in which.items())]
+    """Return a column of the rows whose other columns have the values of ``which``, in order."""
+    return [float(row[column]) for row in rows if all(same(row[k], v) for k, v in which.items())]
 
 
 def ranking(
@@ -67,25 +58,19 @@ def ranking(
     """Return the mean over the seeds (%) by method, the best first.
 
     A run that diverged has no last epochs: its mean of the last ten would be one of the epochs
-    before. It counts with what it came to, its last accuracy.
-
-    Args:
-        rows: of a table of methods.
-        noise: kind of noise.
-        rate: of that noise.
-        column: what to rank by.
+    before. It counts with what it came to, its last accuracy; without any, the method is left out.
     """
-    found: dict[str, list[float]] = {}
+    found = collections.defaultdict(list)
     for row in rows:
-        if _same(row["noise"], noise) and _same(row["rate"], rate):
-            value = float(row["last" if row["ended"] else column])
-            found.setdefault(row["method"], []).append(100 * value)
+        if same(row["noise"], noise) and same(row["rate"], rate):
+            found[row["method"]].append(100 * float(row["last" if row["ended"] else column]))
     means = {name: sum(values) / len(values) for name, values in found.items()}
-    known = {name: value for name, value in means.items() if not math.isnan(value)}
-    return dict(sorted(known.items(), key=lambda pair: -pair[1]))
+    known = [name for name, value in means.items() if not math.isnan(value)]
+    return {name: means[name] for name in sorted(known, key=means.__getitem__, reverse=True)}
 
 
-def _same(text: str, value: object) -> bool:
+def same(text: str, value: object) -> bool:
+    """Say whether a cell holds a value: numbers are compared as numbers."""
     return float(text) == value if isinstance(value, (int, float)) and text else text == str(value)
 
 
@@ -94,15 +79,10 @@ class TableInUse(RuntimeError):  # noqa: N818 - says what is so, as FileExistsEr
 
 
 class Table:
-    """A table that is being measured.
-
-    Args:
-        path: the CSV file; made with its first row.
-        key: the columns that tell one run from another.
-    """
+    """A table that is being measured: a CSV file, made with its first row."""
 
     def __init__(self, path: Path, key: tuple[str, ...]) -> None:
-        """Read what is already there; the file stays as it is until a row is added."""
+        """Read what is there; the columns of the `key` tell one run from another."""
         self.path, self.key = Path(path), key
         self._read()
 
@@ -132,20 +112,15 @@ class Table:
         Raises:
             TableInUse: another process adds rows to this table.
         """
-        lock = lock_of(self.path)
         try:
-            lock.acquire(timeout=0)
+            lock = lock_of(self.path).acquire(timeout=0)
         except Timeout:
-            raise TableInUse(
-                f"Another process adds rows to {self.path}: wait until it has ended, or name "
-                "another table"
-            ) from None
-        try:
+            advice = "wait until it has ended, or name another table"
+            raise TableInUse(f"Another process adds rows to {self.path}: {advice}") from None
+        with lock:
             _end_whole(self.path)
             self._read()  # what was added since
             yield
-        finally:
-            lock.release()
 
     def add(self, row: Mapping[str, object]) -> None:
         """Append a row, with what made it; a row from another machine brings its own.
@@ -156,8 +131,7 @@ class Table:
         if _end_whole(self.path):
             self._read()
         own = {name: value for name, value in provenance().items() if name not in row}
-        known = self.columns or own
-        row = {**{name: value for name, value in own.items() if name in known}, **row}
+        row = {name: own[name] for name in own if name in (self.columns or own)} | dict(row)
         if self.columns and set(row) != set(self.columns):
             odd = ", ".join(sorted(set(row) ^ set(self.columns)))
             raise ValueError(f"{self.path} and the new row differ in their columns: {odd}")
@@ -178,26 +152,23 @@ def _end_whole(path: Path) -> bool:
 
     Half a line is what a process leaves that is killed (or a disk that is full) while it writes. A
     last line that has all its columns lacks its end only, as some editors leave it, and gets one.
-
-    Returns:
-        Whether something was to be done.
+    Returns whether something was to be done.
     """
     written = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     if not written or written.endswith("\n"):
         return False
     *whole, last = written.splitlines(keepends=True)
     cells = [len(row) for row in csv.reader([*whole[:1], last])]
-    same = len(cells) == 2 and cells[0] == cells[1] and last.count('"') % 2 == 0
-    complete = last + "\n" if same else ""
+    full = len(cells) == 2 and cells[0] == cells[1] and last.count('"') % 2 == 0
+    complete = last + "\n" if full else ""
     path.write_text("".join(whole) + complete, encoding="utf-8", newline="")
     return True
 
 
 def trained(train: Callable[..., History], *inputs: Any, **options: Any) -> tuple[History, str]:
-    """Call ``train(*inputs, **options)``; a run that diverges is a result too, as far as it came.
+    """Call ``train``; return its history and how it ended: "diverged in epoch 3", else "".
 
-    Returns:
-        The history, and what a table says of its end: "diverged in epoch 3", else "".
+    A run that diverges is a result too, as far as it came.
     """
     try:
         return train(*inputs, **options), ""
@@ -216,16 +187,12 @@ def summary(history: History) -> dict[str, str]:
     """
     if history.stopped:
         raise KeyboardInterrupt(history.stopped)
-    measured = dict.fromkeys(MEASURED, math.nan)
+    row = {"epochs": str(len(history))} | dict.fromkeys(MEASURED, "nan")
     if len(history):
-        measured = {
-            "best": history.best("test_accuracy"),
-            "last": history.last["test_accuracy"],
-            "mean_of_last_ten": history.mean_last("test_accuracy", 10),
-            "memorized": history.last["wrong_as_given"],
-        }
-    row = {"epochs": str(len(history))}
-    row |= {name: f"{value:.4f}" for name, value in measured.items()}
+        last, mean = history.last, history.mean_last("test_accuracy", 10)
+        best = history.best("test_accuracy")
+        reached = (best, last["test_accuracy"], mean, last["wrong_as_given"])
+        row |= {name: f"{value:.4f}" for name, value in zip(MEASURED, reached, strict=True)}
     row["seconds"] = f"{sum(history['seconds']):.1f}"
     if "computed_on" in history.settings:
         row["device"] = str(history.settings["computed_on"])
@@ -233,11 +200,7 @@ def summary(history: History) -> dict[str, str]:
 
 
 def provenance(device: str | None = None) -> dict[str, str]:
-    """Return what made a run: device, versions, commit ("+" with uncommitted changes), command.
-
-    Args:
-        device: where; the one that `fit` finds by itself when left out.
-    """
+    """Return what made a run: device, versions, commit ("+" with uncommitted changes), command."""
     return {
         "device": name_of(device or find_device()),
         "versions": f"python {platform.python_version()}, torch {torch.__version__}",

@@ -32,7 +32,6 @@ from .plan import Plan
 from .runs import Row, Run
 
 PATIENCE = 10  # seconds to wait for a Dask scheduler
-NO_DASK = "Dask is missing: pip install -e '.[cluster]'"
 
 Answer = tuple[Run, list[Row] | None, str]  # run, its rows, and what went wrong
 _taken: dict[Path, FileLock] = {}  # the lock of the device that this process has in a call
@@ -44,17 +43,11 @@ class RunnerError(RuntimeError):
 
 @dataclass
 class Outcome:
-    """What came of a plan.
+    """What came of a plan."""
 
-    Attributes:
-        added: rows that are new in the table.
-        left: runs that the time was too short for.
-        failed: run, in words -> why it has no row.
-    """
-
-    added: int = 0
-    left: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
+    added: int = 0  # rows that are new in the table
+    left: int = 0  # runs that the time was too short for
+    failed: dict[str, str] = field(default_factory=dict)  # run, in words -> why it has no row
 
 
 def in_words(run: Run) -> str:
@@ -167,7 +160,7 @@ def _backend(scheduler: str | None, processes: int) -> Iterator[int]:
     try:
         from dask import distributed
     except ImportError:
-        raise RunnerError(NO_DASK) from None
+        raise RunnerError("Dask is missing: pip install -e '.[cluster]'") from None
     try:
         client = distributed.Client(scheduler, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -205,10 +198,9 @@ def _take_device(devices: Sequence[str], folder: Path) -> None:
     that was killed.
     """
     for number, device in enumerate(devices):
-        if folder in _taken:
-            return
-        with contextlib.suppress(Timeout):
-            lock = FileLock(folder / str(number))
-            lock.acquire(timeout=0)
-            _taken[folder] = lock
-            os.environ["NLCOURSE_DEVICE"] = device
+        if folder not in _taken:
+            with contextlib.suppress(Timeout):
+                lock = FileLock(folder / str(number))
+                lock.acquire(timeout=0)
+                _taken[folder] = lock
+                os.environ["NLCOURSE_DEVICE"] = device

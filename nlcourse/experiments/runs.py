@@ -43,9 +43,6 @@ def train(
         run: noise, rate and seed, and what else its row begins with.
         data: with given labels; when left out the recipe's, with the noise of the run.
         more: as for ``Recipe.train``.
-
-    Raises:
-        KeyboardInterrupt: the run was stopped; half a run is no row.
     """
     noisy = corrupted(recipe.load(), run) if data is None else data
     told = {"seed": run["seed"], "kind": run["noise"], "rate": run["rate"]}
